@@ -1,0 +1,1 @@
+"""What every service stands on: settings, logs, metrics and health, broker, database, processes."""

@@ -1,0 +1,98 @@
+"""The settings, read once where a process is composed and passed down from there.
+
+Every field can be given as an environment variable, HEARTH_ and its name in capitals. What is a
+secret is a `SecretStr` or, better, the path of a file that only its owner can read.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from gateway.errors import UsageError
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+LOOPBACK = "127.0.0.1"
+
+
+def default_home() -> Path:
+    """Return where state lives: ./var in a checkout, else the user's data directory."""
+    if (CHECKOUT / "pyproject.toml").is_file():
+        return CHECKOUT / "var"
+    data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return Path(data) / "hearth"
+
+
+class Settings(BaseSettings):
+    """What a person can set; docs/settings.md is made from these descriptions."""
+
+    model_config = SettingsConfigDict(env_prefix="HEARTH_", frozen=True, extra="ignore")
+
+    home: Annotated[Path, Field(description="The one folder that holds all state.")] = Field(
+        default_factory=default_home
+    )
+    database_url: Annotated[
+        SecretStr | None,
+        Field(description="A TimescaleDB of one's own; without it an embedded one is run."),
+    ] = None
+    mqtt_url: Annotated[
+        SecretStr | None,
+        Field(
+            description="An MQTT 5 broker of one's own, mqtt:// or mqtts://; without it an "
+            "embedded one is run."
+        ),
+    ] = None
+    mqtt_ca_file: Annotated[
+        Path | None, Field(description="The certificates to trust for mqtts://.")
+    ] = None
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"], Field(description="The least level logged.")
+    ] = "info"
+    log_format: Annotated[
+        Literal["auto", "json", "console"],
+        Field(description="auto: console on a terminal, else one JSON object a line."),
+    ] = "auto"
+    api_host: Annotated[str, Field(description="The address the API listens on.")] = LOOPBACK
+    api_port: Annotated[
+        int, Field(ge=0, le=65535, description="The port the API listens on; 0: any free one.")
+    ] = 8420
+    api_token_file: Annotated[
+        Path | None,
+        Field(description="Holds the API's bearer token; default: secrets/api_token, made once."),
+    ] = None
+    metrics_port: Annotated[
+        int,
+        Field(ge=0, le=65535, description="/metrics, /healthz, /readyz; 0: any free port."),
+    ] = 0
+    ingest_flush_rows: Annotated[
+        int, Field(ge=1, le=500_000, description="Measurements after which a flush begins.")
+    ] = 20_000
+    ingest_flush_ms: Annotated[
+        int, Field(ge=1, le=60_000, description="Age of the oldest one after which it begins.")
+    ] = 200
+
+
+def load_settings() -> Settings:
+    """Return the settings of this process.
+
+    Raises:
+        UsageError: a value is wrong; the text names it.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        faults = "; ".join(
+            f"HEARTH_{'_'.join(str(part) for part in fault['loc']).upper()}: {fault['msg']}"
+            for fault in error.errors(include_input=False, include_url=False)
+        )
+        raise UsageError(f"设置有误 / a setting is wrong: {faults}") from error
+
+
+def is_interactive() -> bool:
+    """Tell whether a person is likely to watch standard error."""
+    return sys.stderr.isatty()

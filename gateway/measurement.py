@@ -51,7 +51,9 @@ class Measurement:
 class Undecoded:
     """A payload that no decoder could read, kept whole for quarantine.
 
-    `source` is the characteristic's (or the service data's) 16-bit UUID.
+    `source` is the characteristic's (or the service data's) 16-bit UUID. `clock_offset_ms` is the
+    hub's time minus the device's clock in that connection, None where the device showed no clock:
+    with it, a later decoder still places the reading at its own time.
     """
 
     device: int
@@ -59,6 +61,8 @@ class Undecoded:
     fault: Fault
     payload: bytes
     received_at: datetime
+    clock_offset_ms: int | None = None
+    utc_offset_min: int | None = None
 
 
 def device_id(address: str) -> int:

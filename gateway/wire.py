@@ -41,6 +41,9 @@ BATCH_RECORDS_MAX = 1024
 RECEIPTS_MAX = 1024
 """Ingest sends further receipts in a further message."""
 
+COUNTER_END = 1 << 63
+"""Epochs and sequences lie below this and above 0, so that SQLite and PostgreSQL can hold them."""
+
 NO_TIME = -(1 << 63)
 NO_OFFSET = -128
 OFFSET_STEP_MIN = 15
@@ -96,8 +99,9 @@ def struct_of(fields: Sequence[tuple[str, str, int]]) -> struct.Struct:
 
 HEADER = struct_of(HEADER_FIELDS)
 RECORD = struct_of(RECORD_FIELDS)
-UNDECODED_ENTRY = struct.Struct("<QIHBBH")
-"""device, received_before_ms, source, fault, reserved, payload's length; then the payload."""
+UNDECODED_ENTRY = struct.Struct("<QqIHHBb")
+"""device, clock_offset_ms, received_before_ms, source, payload's length, fault, utc_offset; then
+the payload."""
 RECEIPT_HEADER = struct.Struct("<4sBBHQ")
 """magic, version, reserved, count, epoch."""
 RECEIPT_ENTRY = struct.Struct("<QHHHH")
@@ -266,11 +270,12 @@ def encode_undecoded(payload: Undecoded, reference_at: datetime) -> bytes:
     kept = payload.payload[:PAYLOAD_BYTES_MAX]
     entry = UNDECODED_ENTRY.pack(
         payload.device,
+        NO_TIME if payload.clock_offset_ms is None else payload.clock_offset_ms,
         _received_before_ms(payload.received_at, reference_at),
         payload.source,
-        payload.fault.value,
-        0,
         len(kept),
+        payload.fault.value,
+        _offset_steps(payload.utc_offset_min),
     )
     return entry + kept
 
@@ -287,7 +292,7 @@ def decode_undecoded(body: bytes, header: Header) -> list[Undecoded]:
         start = offset + UNDECODED_ENTRY.size
         if start > len(body):
             raise DecodeError(Fault.TRUNCATED, "entry", offset, f"body has {len(body)}")
-        device, before_ms, source, fault, _reserved, size = UNDECODED_ENTRY.unpack_from(
+        device, clock_ms, before_ms, source, size, fault, utc_offset = UNDECODED_ENTRY.unpack_from(
             body, offset
         )
         offset = start + size
@@ -300,6 +305,8 @@ def decode_undecoded(body: bytes, header: Header) -> list[Undecoded]:
                 fault=Fault(fault),
                 payload=body[start:offset],
                 received_at=from_ms(ms_since_epoch(header.reference_at) - before_ms),
+                clock_offset_ms=None if clock_ms == NO_TIME else clock_ms,
+                utc_offset_min=None if utc_offset == NO_OFFSET else utc_offset * OFFSET_STEP_MIN,
             )
         except (ValueError, OverflowError) as error:
             raise DecodeError(Fault.INVALID, "entry", start, str(error)) from error
@@ -347,6 +354,9 @@ def decode_batch(message: bytes) -> tuple[Header, bytes]:
     if count > BATCH_RECORDS_MAX:
         detail = f"is {count}, at most {BATCH_RECORDS_MAX} are allowed"
         raise DecodeError(Fault.TOO_LONG, "count", 6, detail)
+    for field, value, offset in (("epoch", epoch, 24), ("sequence", sequence, 32)):
+        if not 0 < value < COUNTER_END:
+            raise DecodeError(Fault.INVALID, field, offset, f"is {value}, outside 1..2**63-1")
     body = message[HEADER.size :]
     try:
         header = Header(

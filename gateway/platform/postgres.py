@@ -1,0 +1,177 @@
+"""The one door to PostgreSQL: connections, named SQL, binary COPY; psycopg 3 stays in here.
+
+A statement that fails because the world is down (connection, disk, shutdown) raises
+`UnavailableError`; one that breaks a unique key `DuplicateKeyError`; one whose values the store
+refuses `DataError`; anything else is a mistake of ours and passes through.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import psycopg
+from psycopg import AsyncConnection, Connection, Notify, conninfo, sql
+from psycopg.rows import TupleRow, dict_row, namedtuple_row, tuple_row
+from psycopg.types.json import Jsonb
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
+
+from gateway.errors import DataError, HearthError, UnavailableError
+from gateway.platform.named_sql import load_statements
+
+__all__ = [
+    "AsyncConnection",
+    "AsyncConnectionPool",
+    "Connection",
+    "DuplicateKeyError",
+    "Jsonb",
+    "Notify",
+    "Queries",
+    "TupleRow",
+    "connect",
+    "connect_blocking",
+    "copy_in",
+    "copy_out",
+    "dict_row",
+    "dsn_with",
+    "load_queries",
+    "namedtuple_row",
+    "open_pool",
+    "redacted",
+    "sql",
+    "translated",
+    "tuple_row",
+]
+
+CONNECT_S_MAX = 10
+"""A server that does not answer a connection attempt within this is down."""
+POOL_WAIT_S_MAX = 5.0
+"""A request that gets no connection of the pool within this is refused (503)."""
+COPY_CHUNK_BYTES = 1 << 18
+"""COPY data goes to libpq in pieces of this size, so that the server works while we send."""
+
+KEEPALIVE_IDLE_S, KEEPALIVE_INTERVAL_S, KEEPALIVE_COUNT = 5, 2, 3
+UNACKNOWLEDGED_MS_MAX = 15_000
+"""A worker that lost its server notices within these: its locks are gone by then."""
+
+
+class DuplicateKeyError(HearthError):
+    """A row with this key is there already."""
+
+
+class Queries:
+    """The statements of one .sql file, by name: `queries["ledger_of_hub"]`."""
+
+    def __init__(self, statements: dict[str, sql.SQL]) -> None:
+        self._statements = statements
+
+    def __getitem__(self, name: str) -> sql.SQL:
+        return self._statements[name]
+
+    def names(self) -> Iterable[str]:
+        """Return the names of the statements, in the order of the file."""
+        return self._statements.keys()
+
+
+def load_queries(path: Path) -> Queries:
+    """Read named statements: each begins with a line "-- name: ..." and says what it does."""
+    return Queries({name: sql.SQL(text) for name, text in load_statements(path).items()})
+
+
+def dsn_with(dsn: str, **parameters: str | int) -> str:
+    """Return `dsn` with some of its parameters replaced, such as `dbname`."""
+    return conninfo.make_conninfo(dsn, **parameters)
+
+
+def redacted(dsn: str) -> str:
+    """Return what may be logged of a DSN: host, port and database."""
+    parts = conninfo.conninfo_to_dict(dsn)
+    return f"{parts.get('host', '')}:{parts.get('port', '')}/{parts.get('dbname', '')}"
+
+
+async def connect(dsn: str, *, application: str, autocommit: bool = False) -> AsyncConnection:
+    """Open one connection; `application` shows in pg_stat_activity.
+
+    Raises:
+        UnavailableError: the server cannot be reached or refuses.
+    """
+    with translated():
+        return await AsyncConnection.connect(_full(dsn, application), autocommit=autocommit)
+
+
+def connect_blocking(dsn: str, *, application: str, autocommit: bool = False) -> Connection:
+    """Open one connection for a command that does one thing after the other."""
+    with translated():
+        return psycopg.connect(_full(dsn, application), autocommit=autocommit)
+
+
+@asynccontextmanager
+async def open_pool(
+    dsn: str, *, application: str, size_max: int
+) -> AsyncIterator[AsyncConnectionPool[AsyncConnection[TupleRow]]]:
+    """Open a pool of at most `size_max` connections; it reconnects by itself, in the background."""
+    pool: AsyncConnectionPool[AsyncConnection[TupleRow]] = AsyncConnectionPool(
+        _full(dsn, application),
+        min_size=1,
+        max_size=size_max,
+        timeout=POOL_WAIT_S_MAX,
+        open=False,
+    )
+    await pool.open()
+    try:
+        yield pool
+    finally:
+        await pool.close()
+
+
+async def copy_in(connection: AsyncConnection, statement: sql.Composed, data: memoryview) -> None:
+    """Send `data`, a whole binary COPY stream, to a COPY ... FROM STDIN statement."""
+    async with connection.cursor() as cursor, cursor.copy(statement) as copy:
+        for start in range(0, len(data), COPY_CHUNK_BYTES):
+            await copy.write(data[start : start + COPY_CHUNK_BYTES])
+
+
+async def copy_out(connection: AsyncConnection, statement: sql.SQL) -> bytes:
+    """Return the whole stream of a COPY ... TO STDOUT statement."""
+    async with connection.cursor() as cursor, cursor.copy(statement) as copy:
+        return b"".join([bytes(piece) async for piece in copy])
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turn psycopg's errors into ours at the border of a unit of work."""
+    try:
+        yield
+    except psycopg.errors.UniqueViolation as error:
+        raise DuplicateKeyError(error.diag.constraint_name or "unique key") from error
+    except (
+        psycopg.errors.InsufficientResources,  # disk full, out of memory, too many connections
+        psycopg.errors.OperatorIntervention,  # shutdown, cancelled, crashed
+        psycopg.errors.SerializationFailure,
+        psycopg.errors.DeadlockDetected,
+        psycopg.errors.ReadOnlySqlTransaction,  # a standby, or a server in recovery
+        PoolTimeout,
+        psycopg.OperationalError,
+        psycopg.InterfaceError,
+    ) as error:
+        raise UnavailableError(f"database: {_first_line(error)}") from error
+    except (psycopg.DataError, psycopg.IntegrityError) as error:
+        raise DataError(f"database refuses: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    # Only the first line: the rest of a server's message can quote values (DETAIL, CONTEXT).
+    return str(error).partition("\n")[0]
+
+
+def _full(dsn: str, application: str) -> str:
+    return conninfo.make_conninfo(
+        dsn,
+        application_name=application,
+        connect_timeout=CONNECT_S_MAX,
+        keepalives_idle=KEEPALIVE_IDLE_S,
+        keepalives_interval=KEEPALIVE_INTERVAL_S,
+        keepalives_count=KEEPALIVE_COUNT,
+        tcp_user_timeout=UNACKNOWLEDGED_MS_MAX,
+    )

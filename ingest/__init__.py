@@ -1,0 +1,1 @@
+"""MQTT to arrays to verdicts to COPY to receipts; the schema and its migrations."""

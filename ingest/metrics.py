@@ -1,0 +1,52 @@
+"""What ingest counts. No label names a person, a device or a value."""
+
+from __future__ import annotations
+
+import numpy as np
+from prometheus_client import Counter, Gauge, Histogram
+
+from ingest.store import Committed, Prepared
+from ingest.verdicts import Verdict
+
+MEASUREMENTS = Counter(
+    "hearth_ingest_measurements",
+    "Measurements by what became of them (the ledger's terms and, for quarantine, the reason).",
+    ["verdict"],
+)
+PUBLISHED = Counter("hearth_ingest_published", "Measurements in new batches.")
+BATCHES = Counter("hearth_ingest_batches", "Batches: new, or again (redelivered).", ["what"])
+REJECTED = Counter(
+    "hearth_ingest_rejected_messages", "Messages that are no batch of their hub.", ["reason"]
+)
+LOOKED_UP = Counter(
+    "hearth_ingest_looked_up", "Readings looked up because they may have come before."
+)
+COMMIT_SECONDS = Histogram(
+    "hearth_ingest_commit_seconds",
+    "Time of one flush in the database.",
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+)
+COMMIT_FAILURES = Counter(
+    "hearth_ingest_commit_failures", "Flushes that were put off because the database was down."
+)
+LANES = Gauge("hearth_ingest_lanes", "Lanes that this worker reads.")
+HELD_BYTES = Gauge("hearth_ingest_held_bytes", "Bytes read from the lanes and not committed yet.")
+
+
+def count_committed(prepared: Prepared, committed: Committed) -> None:
+    """Count one committed flush."""
+    counts = np.bincount(committed.verdict, minlength=256)
+    for verdict in Verdict:
+        if counts[verdict]:
+            MEASUREMENTS.labels(verdict.name.lower()).inc(int(counts[verdict]))
+    for outcome in committed.outcomes:
+        if outcome.again:
+            BATCHES.labels("again").inc()
+            continue
+        BATCHES.labels("new").inc()
+        PUBLISHED.inc(outcome.batch.header.count)
+        if outcome.batch.undecoded:
+            MEASUREMENTS.labels(Verdict.UNDECODED.name.lower()).inc(len(outcome.batch.undecoded))
+    for rejected in prepared.flush.rejected:
+        REJECTED.labels(rejected.reason.name.lower()).inc()
+    LOOKED_UP.inc(committed.looked_up)

@@ -1,0 +1,202 @@
+"""From messages to receipts: gather, prepare, commit, answer.
+
+Two stages run side by side, one flush in each: NumPy work on the next flush in a thread, while the
+database works on this one. What waits is bounded by the intake's bytes; a flush that cannot be
+committed stays and is tried again, and nothing is acknowledged meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from gateway import wire
+from gateway.errors import DataError, UnavailableError
+from gateway.platform.backoff import Backoff
+from gateway.platform.logs import get_logger
+from gateway.platform.postgres import connect
+from ingest import metrics
+from ingest.batches import Flush, Message, Rejected, hub_homes, read_messages, reference_ms
+from ingest.registry import Ids, Registry
+from ingest.store import Outcome, Prepared, Store, prepare
+from ingest.verdicts import Verdict, judge, tables_of
+
+PREPARED_MAX = 1
+"""Flushes that wait for the database beside the one it works on; then preparing waits too."""
+FLUSH_BYTES_MAX = 64 * 1024 * 1024
+"""A flush is closed when its messages reach this, whatever their records."""
+BACKOFF = Backoff(first_s=0.1, longest_s=10.0)
+
+_log = get_logger(__name__)
+_tables = tables_of()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlushRule:
+    """When a flush is closed: `rows_max` measurements, or `age_s` after its first message."""
+
+    rows_max: int
+    age_s: float
+
+
+class Gatherer:
+    """Collects messages from all lanes until there is a flush of them."""
+
+    def __init__(self, rule: FlushRule) -> None:
+        self._rule = rule
+        self._messages: list[Message] = []
+        self._bytes = 0
+        self._arrived = asyncio.Event()
+        self._full = asyncio.Event()
+
+    def deliver(self, message: Message) -> None:
+        """Take a message; called by the lanes."""
+        self._messages.append(message)
+        self._bytes += len(message.payload)
+        self._arrived.set()
+        rows = self._bytes // wire.RECORD_BYTES
+        if rows >= self._rule.rows_max or self._bytes >= FLUSH_BYTES_MAX:
+            self._full.set()
+
+    async def next(self) -> list[Message]:
+        """Wait for the next flush and return its messages, in the order of arrival."""
+        await self._arrived.wait()
+        try:
+            async with asyncio.timeout(self._rule.age_s):
+                await self._full.wait()
+        except TimeoutError:
+            pass  # old enough
+        messages, self._messages = self._messages, []
+        self._bytes = 0
+        self._arrived.clear()
+        self._full.clear()
+        return messages
+
+
+class Pipeline:
+    """Runs flushes through; `answer` sends receipts and acknowledgements after each COMMIT."""
+
+    def __init__(
+        self,
+        dsn: str,
+        gatherer: Gatherer,
+        registry: Callable[[], Registry],
+        answer: Callable[[Flush, Sequence[Outcome]], None],
+    ) -> None:
+        self._dsn = dsn
+        self._gatherer = gatherer
+        self._registry = registry
+        self._answer = answer
+        self._prepared: asyncio.Queue[Prepared] = asyncio.Queue(PREPARED_MAX)
+        self._store: Store | None = None
+
+    def forget_devices(self, device_ids: Ids | None = None) -> None:
+        """Look before trusting memory: another worker may have stored readings of these devices."""
+        if self._store is not None:
+            self._store.forget_devices(device_ids)
+
+    async def prepare_forever(self) -> None:
+        """Run the first stage: messages to judged arrays."""
+        while True:
+            messages = await self._gatherer.next()
+            await self._prepared.put(await asyncio.to_thread(self._prepare, messages))
+
+    async def commit_forever(self) -> None:
+        """Run the second stage: judged arrays to rows, then the answer."""
+        while True:
+            await self._commit(await self._prepared.get())
+
+    def _prepare(self, messages: Sequence[Message]) -> Prepared:
+        registry = self._registry()
+        flush = read_messages(messages, registry)
+        judged = judge(
+            flush.records,
+            reference_ms(flush),
+            hub_homes(flush),
+            registry,
+            _tables,
+            time.time_ns() // 1_000_000,
+        )
+        return prepare(flush, judged, registry)
+
+    async def _commit(self, prepared: Prepared) -> None:
+        failures = 0
+        while True:
+            try:
+                store = await self._connected_store()
+                with metrics.COMMIT_SECONDS.time():
+                    committed = await store.commit(prepared)
+                break
+            except UnavailableError as error:
+                failures += 1
+                metrics.COMMIT_FAILURES.inc()
+                await self._disconnect()
+                wait_s = BACKOFF.wait_s(failures)
+                _log.warning("commit_failed", why=str(error), again_in_s=round(wait_s, 2))
+                await asyncio.sleep(wait_s)
+            except DataError as error:
+                await self._divide(prepared.flush.messages, error)
+                return
+        metrics.count_committed(prepared, committed)
+        self._answer(prepared.flush, committed.outcomes)
+
+    async def _divide(self, messages: Sequence[Message], error: DataError) -> None:
+        """Find the message that the store refuses, and keep it apart from its neighbours."""
+        _log.error("flush_refused", messages=len(messages), why=str(error))
+        if len(messages) == 1:
+            rejected = Rejected(message=messages[0], reason=Verdict.NO_BATCH, detail=str(error))
+            empty = self._prepare([])
+            await self._commit(
+                Prepared(
+                    flush=Flush(
+                        messages=tuple(messages),
+                        batches=(),
+                        records=empty.flush.records,
+                        batch_of=empty.flush.batch_of,
+                        rejected=(rejected,),
+                    ),
+                    judged=empty.judged,
+                    content_hash=empty.content_hash,
+                    registry=empty.registry,
+                )
+            )
+            return
+        half = len(messages) // 2
+        for part in (messages[:half], messages[half:]):
+            await self._commit(await asyncio.to_thread(self._prepare, part))
+
+    async def _connected_store(self) -> Store:
+        if self._store is None:
+            self._store = Store(
+                await connect(self._dsn, application="hearth-ingest", autocommit=True)
+            )
+        return self._store
+
+    async def _disconnect(self) -> None:
+        if self._store is not None:
+            await self._store.close()
+            self._store = None
+
+
+def receipts_by_hub(outcomes: Iterable[Outcome]) -> list[tuple[int, bytes]]:
+    """Return (hub, receipt message) pairs, one message a hub and epoch where they fit."""
+    grouped: dict[tuple[int, int], list[wire.Receipt]] = defaultdict(list)
+    for outcome in outcomes:
+        header = outcome.batch.header
+        grouped[header.hub, header.epoch].append(
+            wire.Receipt(
+                epoch=header.epoch,
+                sequence=header.sequence,
+                stored=outcome.stored,
+                duplicate=outcome.duplicate,
+                quarantined=outcome.quarantined,
+            )
+        )
+    return [
+        (hub, wire.encode_receipts(epoch, receipts[start : start + wire.RECEIPTS_MAX]))
+        for (hub, epoch), receipts in grouped.items()
+        for start in range(0, len(receipts), wire.RECEIPTS_MAX)
+    ]

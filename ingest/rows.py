@@ -1,0 +1,231 @@
+"""Judged measurements as rows: which to store, in which order, in which columns.
+
+Identity is (device, slot, sign, the device's own time, measured_at). Inside a flush the same
+identity twice is settled here; against the store it is settled by the unique index, and by a look-up
+for those readings that an earlier one of the device may have been (`Suspects`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from gateway.quantity import Absent
+from gateway.vital_sign import QUANTITIES_MAX, VitalSign
+from gateway.vitals import SIGNS
+from ingest.copy_binary import Column, Type, timestamps
+from ingest.verdicts import TIME_MS_MAX, Judged, Verdict, storable
+
+IDENTITY_WINDOW_MS = 48 * 3_600_000
+"""The same device time with the same values is the same reading when the two places it was mapped
+to are this close (a clock corrected by more is a clock that began anew)."""
+FLAG_ARTEFACT = 1 << 0
+KIND_RECORD, KIND_PAYLOAD, KIND_MESSAGE = 1, 2, 3
+"""What a row of quarantine holds (its column `kind`)."""
+
+Ints = npt.NDArray[np.int64]
+
+_CONTENT_START, _CONTENT_END, _TIME_FLAGS = 32, 64, 35
+_HASH_FACTORS = np.array(
+    # Odd 64-bit constants (the golden ratio's multiples): a multilinear hash over 32-bit words.
+    [(0x9E3779B97F4A7C15 * (2 * i + 1)) & (1 << 64) - 1 for i in range(8)],
+    np.uint64,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rows:
+    """The measurements of a flush as the store sees them; every array has one entry a record.
+
+    `records` and `judged` belong together; `batch_id` (n,) int64 is the ledger's key.
+    """
+
+    records: npt.NDArray[np.void]
+    judged: Judged
+    batch_id: Ints
+    content_hash: npt.NDArray[np.int32]
+
+
+def content_hashes(records: npt.NDArray[np.void]) -> npt.NDArray[np.int32]:
+    """Return (n,) int32, a hash of what the device said: values, units, status."""
+    content = np.frombuffer(records.tobytes(), np.uint8).reshape(len(records), -1)
+    content = content[:, _CONTENT_START:_CONTENT_END].copy()
+    content[:, _TIME_FLAGS - _CONTENT_START] = 0
+    words = content.view("<u4").astype(np.uint64)
+    mixed = (words * _HASH_FACTORS).sum(axis=1, dtype=np.uint64)
+    hashes: npt.NDArray[np.int32] = (mixed >> np.uint64(32)).astype(np.uint32).view(np.int32)
+    return hashes
+
+
+def settle_within(rows: Rows, verdict: npt.NDArray[np.uint8]) -> npt.NDArray[np.intp]:
+    """Settle repeats inside the flush and return the places to store, in the index's order.
+
+    The same reading again is a DUPLICATE, other values with the same identity are a CONFLICT.
+    Changes `verdict`.
+    """
+    places = np.flatnonzero(verdict == Verdict.STORED)
+    device = _device_keys(rows, places)
+    identity, measured = rows.judged.identity_ms[places], rows.judged.measured_ms[places]
+    order = np.lexsort((measured, identity, device))
+    if not _repeats(device[order], identity[order]).any():
+        return places[order]
+
+    content = rows.content_hash[places]
+    order = np.lexsort((measured, content, identity, device))
+    close = np.append(False, np.diff(measured[order]) <= IDENTITY_WINDOW_MS)
+    repeat = _repeats(device[order], identity[order], content[order]) & close
+    verdict[places[order[repeat]]] = Verdict.DUPLICATE
+
+    kept = np.sort(order[~repeat])  # in the order of arrival: of a conflict, the first is kept
+    kept = kept[np.lexsort((measured[kept], identity[kept], device[kept]))]
+    conflict = _repeats(device[kept], identity[kept], measured[kept])
+    verdict[places[kept[conflict]]] = Verdict.CONFLICT
+    stored: npt.NDArray[np.intp] = places[kept[~conflict]]
+    return stored
+
+
+def settle_against(
+    rows: Rows,
+    verdict: npt.NDArray[np.uint8],
+    looked_up: npt.NDArray[np.intp],
+    found: Sequence[tuple[int, int, int]],
+) -> None:
+    """Settle the places `looked_up` against what the store holds. Changes `verdict`.
+
+    `found`: for each stored reading with the identity of a place: (place counted from 1, its
+    content hash, its measured_at in ms).
+    """
+    if not found:
+        return
+    hits = np.array(found, np.int64)
+    places = looked_up[hits[:, 0] - 1]
+    same_content = hits[:, 1] == rows.content_hash[places]
+    same_moment = hits[:, 2] == rows.judged.measured_ms[places]
+    # A conflict first: where the same reading is stored too, the duplicate prevails.
+    verdict[places[~same_content & same_moment]] = Verdict.CONFLICT
+    verdict[places[same_content]] = Verdict.DUPLICATE
+
+
+def _device_keys(rows: Rows, places: npt.NDArray[np.intp]) -> Ints:
+    """Return device, slot and sign as one number, in the index's order."""
+    device = rows.judged.device_id[places].astype(np.int64)
+    slot = rows.records["user_slot"][places].astype(np.int64)
+    keys: Ints = device << 16 | slot << 8 | rows.records["sign"][places].astype(np.int64)
+    return keys
+
+
+def _repeats(*keys: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
+    """Tell which entries of sorted key arrays are the same as the one before."""
+    same = np.ones(max(len(keys[0]) - 1, 0), np.bool_)
+    for key in keys:
+        same &= key[1:] == key[:-1]
+    repeats: npt.NDArray[np.bool_] = np.append(False, same)[: len(keys[0])]
+    return repeats
+
+
+def columns_by_sign(
+    rows: Rows, places: npt.NDArray[np.intp], stored_at_ms: int
+) -> Iterator[tuple[VitalSign, list[Column]]]:
+    """Yield, for each sign among `places`, the columns of its rows in the order of `places`."""
+    signs = rows.records["sign"][places]
+    for sign in SIGNS:
+        of_sign = places[signs == sign.code]
+        if len(of_sign):
+            yield sign, _columns(rows, of_sign, sign, stored_at_ms)
+
+
+def quarantine_columns(
+    rows: Rows,
+    verdict: npt.NDArray[np.uint8],
+    places: npt.NDArray[np.intp],
+    hub_id: npt.NDArray[np.int32],
+    decoder: npt.NDArray[np.int32],
+) -> list[Column]:
+    """Return the columns of the records kept apart; `hub_id` and `decoder` have one entry each."""
+    records, judged = rows.records[places], rows.judged
+    detail = judged.detail[places]
+    measured_ms = judged.measured_ms[places]
+    content = np.frombuffer(records.tobytes(), np.uint8).reshape(len(records), -1)
+    one = np.ones(len(places), np.int16)
+    return [
+        Column(name="batch_id", type=Type.INT8, values=rows.batch_id[places]),
+        Column(name="device", type=Type.INT8, values=records["device"].view(np.int64)),
+        Column(name="received_at", type=Type.INT8, values=timestamps(judged.received_ms[places])),
+        Column(
+            name="measured_at",
+            type=Type.INT8,
+            values=timestamps(np.clip(measured_ms, -TIME_MS_MAX, TIME_MS_MAX)),
+            present=storable(measured_ms),
+        ),
+        Column(name="hub_id", type=Type.INT4, values=hub_id),
+        Column(name="content_bytes", type=Type.INT4, values=one * np.int32(content.shape[1])),
+        Column(name="decoder", type=Type.INT4, values=decoder),
+        Column(name="kind", type=Type.INT2, values=one * np.int16(KIND_RECORD)),
+        Column(name="reason", type=Type.INT2, values=verdict[places]),
+        Column(name="sign", type=Type.INT2, values=records["sign"]),
+        Column(name="detail", type=Type.INT2, values=detail, present=detail >= 0),
+        Column(name="content", type=Type.BYTES, values=content),
+    ]
+
+
+def _columns(
+    rows: Rows, places: npt.NDArray[np.intp], sign: VitalSign, stored_at_ms: int
+) -> list[Column]:
+    records, judged = rows.records[places], rows.judged
+    measured_ms = judged.measured_ms[places]
+    values = judged.values[places]
+    offset = records["utc_offset"]
+    stored_at = timestamps(np.array([stored_at_ms], np.int64))
+    fixed: list[tuple[str, Type, npt.NDArray[np.generic]]] = [
+        ("measured_at", Type.INT8, timestamps(measured_ms)),
+        ("identity_time", Type.INT8, timestamps(judged.identity_ms[places])),
+        ("stored_at", Type.INT8, np.broadcast_to(stored_at, len(places))),
+        ("batch_id", Type.INT8, rows.batch_id[places]),
+        ("digits", Type.INT8, _digits(records)),
+        ("device_id", Type.INT4, judged.device_id[places]),
+        ("resident_id", Type.INT4, judged.resident_id[places]),
+        ("status", Type.INT4, records["status"]),
+        ("content_hash", Type.INT4, rows.content_hash[places]),
+        ("received_after_s", Type.FLOAT4, (judged.received_ms[places] - measured_ms) / 1000),
+        ("sign", Type.INT2, records["sign"]),
+        ("user_slot", Type.INT2, records["user_slot"]),
+        ("time_quality", Type.INT2, records["time_quality"]),
+        ("unit_set", Type.INT2, records["unit_set"]),
+        ("time_flags", Type.INT2, records["time_flags"]),
+        ("flags", Type.INT2, judged.artefact[places] * np.int16(FLAG_ARTEFACT)),
+    ]
+    columns = [Column(name=name, type=type_, values=array) for name, type_, array in fixed]
+    columns.append(
+        Column(name="utc_offset", type=Type.INT2, values=offset, present=offset != _NO_OFFSET)
+    )
+    columns += [
+        Column(
+            name=quantity.name,
+            type=Type.FLOAT8,
+            values=values[:, index],
+            present=~np.isnan(values[:, index]),
+        )
+        for index, quantity in enumerate(sign.quantities)
+    ]
+    return columns
+
+
+_NO_OFFSET = -128
+
+
+def _digits(records: npt.NDArray[np.void]) -> Ints:
+    """Pack exponents (bytes 0-4) and absences (bits 40-59), as the store's column keeps them."""
+    exponents = records["exponent"].view(np.uint8).astype(np.int64)
+    absent = records["absent"].astype(np.int64)
+    digits = np.zeros(len(records), np.int64)
+    for index in range(QUANTITIES_MAX):
+        digits |= exponents[:, index] << (8 * index)
+    for index in range(absent.shape[1]):
+        digits |= absent[:, index] << (8 * (QUANTITIES_MAX + index))
+    return digits
+
+
+assert max(reason.value for reason in Absent) < 1 << 4  # noqa: S101 - a nibble each

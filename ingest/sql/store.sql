@@ -1,0 +1,53 @@
+-- One flush is one transaction of these statements (ingest.store).
+
+-- name: committed_batches
+-- What became of those of the given batches that were committed before: the receipt they had.
+SELECT hub_id, epoch, sequence, stored, duplicate, quarantined
+FROM batch
+JOIN unnest(%(hub_id)s::integer[], %(epoch)s::bigint[], %(sequence)s::bigint[])
+    AS given (hub_id, epoch, sequence) USING (hub_id, epoch, sequence)
+
+-- name: lock_homes
+-- Take turns with other workers in the homes where two hubs can hear one device.
+SELECT pg_advisory_xact_lock(%(space)s, home_id)
+FROM unnest(%(home_id)s::integer[]) AS given (home_id)
+
+-- name: enter_batches
+-- Enter batches into the ledger with what became of their measurements.
+INSERT INTO batch (
+    hub_id, epoch, sequence, kind, decoder, reference_at, published, stored, duplicate, quarantined
+)
+SELECT
+    hub_id, epoch, sequence, kind, decoder, to_timestamp(reference_ms / 1000.0),
+    stored + duplicate + quarantined, stored, duplicate, quarantined
+FROM unnest(
+    %(hub_id)s::integer[], %(epoch)s::bigint[], %(sequence)s::bigint[], %(kind)s::smallint[],
+    %(decoder)s::integer[], %(reference_ms)s::bigint[], %(stored)s::integer[],
+    %(duplicate)s::integer[], %(quarantined)s::integer[]
+) AS given (
+    hub_id, epoch, sequence, kind, decoder, reference_ms, stored, duplicate, quarantined
+)
+RETURNING batch_id, hub_id, epoch, sequence, (extract(epoch FROM committed_at) * 1000)::bigint
+
+-- name: keep_payload
+-- A payload that no decoder reads.
+INSERT INTO quarantine (
+    batch_id, hub_id, device, source, kind, reason, decoder, received_at, clock_offset_ms,
+    utc_offset, content_bytes, content, message
+)
+VALUES (
+    %(batch_id)s, %(hub_id)s, %(device)s, %(source)s, %(kind)s, %(reason)s, %(decoder)s,
+    %(received_at)s, %(clock_offset_ms)s, %(utc_offset)s, %(content_bytes)s, %(content)s,
+    %(message)s
+)
+
+-- name: keep_message
+-- A message that is no batch; the same one again is only counted.
+INSERT INTO quarantine (
+    hub_id, kind, reason, received_at, content_bytes, content, digest, message
+)
+VALUES (
+    (SELECT hub_id FROM hub WHERE name = %(hub)s), 3, %(reason)s, %(received_at)s,
+    %(content_bytes)s, %(content)s, %(digest)s, %(message)s
+)
+ON CONFLICT (hub_id, digest) WHERE kind = 3 DO UPDATE SET seen = quarantine.seen + 1

@@ -1,0 +1,116 @@
+"""Small worlds for tests: a registry in memory, measurements, batches, messages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+import numpy as np
+
+from gateway import wire
+from gateway.gatt.times import DeviceTime, TimeType, ms_since_epoch
+from gateway.measurement import Measurement, TimeQuality
+from gateway.quantity import Absent, Value
+from gateway.vital_sign import NO_USER_SLOT, Reading
+from gateway.vitals import BY_NAME
+from ingest.batches import Message
+from ingest.registry import Registry
+
+NOON = datetime(2026, 11, 23, 4, 0, tzinfo=UTC)
+HUB, OTHER_HUB = 0xA1, 0xB2
+CUFF, SCALE, STRANGER = 0xC026DA010203, 0xC026DA040506, 0xC026DA0F0F0F
+CUFF_ID, SCALE_ID = 11, 12
+HOME, OTHER_HOME = 1, 2
+RESIDENT, OTHER_RESIDENT = 101, 102
+EPOCH = 7
+
+
+def a_registry(
+    links: Sequence[tuple[int, int, int, int, int]] = (
+        (CUFF_ID, NO_USER_SLOT, -(1 << 62), 1 << 62, RESIDENT),
+        (SCALE_ID, 1, -(1 << 62), 1 << 62, RESIDENT),
+    ),
+    shared_homes: Sequence[int] = (),
+) -> Registry:
+    """Two hubs of two homes; a cuff and a scale in the first. Links: device, slot, from, to, who."""
+    ordered = sorted(links, key=lambda link: ((link[0] << 8) | link[1], link[2]))
+    return Registry(
+        hub_names=np.array([HUB, OTHER_HUB], np.uint64),
+        hub_ids=np.array([1, 2], np.int32),
+        hub_homes=np.array([HOME, OTHER_HOME], np.int32),
+        device_addresses=np.array([CUFF, SCALE], np.uint64),
+        device_ids=np.array([CUFF_ID, SCALE_ID], np.int32),
+        device_homes=np.array([HOME, HOME], np.int32),
+        shared_homes=np.array(shared_homes, np.int32),
+        link_keys=np.array([(device << 8) | slot for device, slot, *_ in ordered], np.int64),
+        link_starts=np.array([start for _, _, start, _, _ in ordered], np.int64),
+        link_ends=np.array([end for _, _, _, end, _ in ordered], np.int64),
+        link_residents=np.array([who for *_, who in ordered], np.int32),
+    )
+
+
+def a_reading(
+    *values: Value, at: datetime | None = NOON, slot: int | None = None, status: int = 0
+) -> Reading:
+    """A reading whose device shows `at` as its own local time (UTC + 8 h)."""
+    device_time = None
+    if at is not None:
+        device_time = DeviceTime(
+            type=TimeType.LOCAL, ms=ms_since_epoch(at + timedelta(hours=8)) // 1000 * 1000
+        )
+    return Reading(values=values, device_time=device_time, user_slot=slot, status=status)
+
+
+def a_pressure(
+    systolic: Value = Decimal(128),
+    diastolic: Value = Decimal(82),
+    *,
+    at: datetime = NOON,
+    device: int = CUFF,
+    status: int = 0,
+) -> Measurement:
+    """A cuff's measurement at `at`, received a second later."""
+    reading = a_reading(systolic, diastolic, Absent.NOT_SENT, Decimal(71), at=at, status=status)
+    return Measurement(
+        device=device,
+        sign=BY_NAME["blood_pressure"].code,
+        reading=reading,
+        measured_at=at,
+        received_at=at + timedelta(seconds=1),
+        time_quality=TimeQuality.MAPPED,
+        utc_offset_min=480,
+    )
+
+
+def a_weight(kg: str = "70.050", *, at: datetime = NOON, slot: int | None = 1) -> Measurement:
+    """A scale's measurement."""
+    return replace(
+        a_pressure(at=at, device=SCALE),
+        sign=BY_NAME["body_weight"].code,
+        reading=a_reading(Decimal(kg), Absent.NOT_SENT, Absent.NOT_SENT, at=at, slot=slot),
+    )
+
+
+def a_message(
+    *measurements: Measurement, sequence: int = 1, hub: int = HUB, epoch: int = EPOCH
+) -> Message:
+    """The message of a batch as its hub sends it."""
+    reference_at = max((m.received_at for m in measurements), default=NOON)
+    header = wire.Header(
+        hub=hub,
+        epoch=epoch,
+        sequence=sequence,
+        kind=wire.Kind.MEASUREMENTS,
+        count=len(measurements),
+        reference_at=reference_at,
+    )
+    body = b"".join(wire.encode_record(m, reference_at) for m in measurements)
+    return as_message(wire.encode_batch(header, body), hub=hub)
+
+
+def as_message(payload: bytes, *, hub: int | None = HUB, token: int = 1) -> Message:
+    """Any bytes on a hub's topic."""
+    lane = 0 if hub is None else wire.lane_of(hub)
+    return Message(lane=lane, token=token, hub=hub, payload=payload, received_at=NOON)

@@ -63,7 +63,9 @@ class Worker:
         self._registry_changed = asyncio.Event()
         self._gatherer = Gatherer(config.rule)
         self._intake = Intake(bytes_max=HELD_BYTES_MAX, deliver=self._gatherer.deliver)
-        self._pipeline = Pipeline(config.dsn, self._gatherer, self._current_registry, self._answer)
+        self._pipeline = Pipeline(
+            config.dsn, self._gatherer.next, self._current_registry, self._answer
+        )
         self._lanes: dict[int, Lane] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
         metrics.LANES.set_function(lambda: len(self._lanes))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from gateway import wire
@@ -82,12 +82,12 @@ class Pipeline:
     def __init__(
         self,
         dsn: str,
-        gatherer: Gatherer,
+        next_flush: Callable[[], Awaitable[list[Message]]],
         registry: Callable[[], Registry],
         answer: Callable[[Flush, Sequence[Outcome]], None],
     ) -> None:
         self._dsn = dsn
-        self._gatherer = gatherer
+        self._next_flush = next_flush
         self._registry = registry
         self._answer = answer
         self._prepared: asyncio.Queue[Prepared] = asyncio.Queue(PREPARED_MAX)
@@ -101,7 +101,7 @@ class Pipeline:
     async def prepare_forever(self) -> None:
         """Run the first stage: messages to judged arrays."""
         while True:
-            messages = await self._gatherer.next()
+            messages = await self._next_flush()
             await self._prepared.put(await asyncio.to_thread(self._prepare, messages))
 
     async def commit_forever(self) -> None:

@@ -7,7 +7,6 @@ for those readings that an earlier one of the device may have been (`Suspects`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,7 +66,7 @@ def settle_within(rows: Rows, verdict: npt.NDArray[np.uint8]) -> npt.NDArray[np.
     Changes `verdict`.
     """
     places = np.flatnonzero(verdict == Verdict.STORED)
-    device = _device_keys(rows, places)
+    device = device_keys(rows, places)
     identity, measured = rows.judged.identity_ms[places], rows.judged.measured_ms[places]
     order = np.lexsort((measured, identity, device))
     if not _repeats(device[order], identity[order]).any():
@@ -87,29 +86,52 @@ def settle_within(rows: Rows, verdict: npt.NDArray[np.uint8]) -> npt.NDArray[np.
     return stored
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """Readings that the store holds, (m,) each; `key` as of `device_keys`."""
+
+    key: Ints
+    identity_ms: Ints
+    content_hash: npt.NDArray[np.int32]
+    measured_ms: Ints
+
+
 def settle_against(
-    rows: Rows,
-    verdict: npt.NDArray[np.uint8],
-    looked_up: npt.NDArray[np.intp],
-    found: Sequence[tuple[int, int, int]],
+    rows: Rows, verdict: npt.NDArray[np.uint8], places: npt.NDArray[np.intp], stored: Stored
 ) -> None:
-    """Settle the places `looked_up` against what the store holds. Changes `verdict`.
-
-    `found`: for each stored reading with the identity of a place: (place counted from 1, its
-    content hash, its measured_at in ms).
-    """
-    if not found:
-        return
-    hits = np.array(found, np.int64)
-    places = looked_up[hits[:, 0] - 1]
-    same_content = hits[:, 1] == rows.content_hash[places]
-    same_moment = hits[:, 2] == rows.judged.measured_ms[places]
+    """Settle the readings at `places` against those that the store holds. Changes `verdict`."""
+    place, match = _pairs(
+        (device_keys(rows, places), rows.judged.identity_ms[places]),
+        (stored.key, stored.identity_ms),
+    )
+    places = places[place]
+    apart_ms = np.abs(stored.measured_ms[match] - rows.judged.measured_ms[places])
+    same = (stored.content_hash[match] == rows.content_hash[places]) & (
+        apart_ms <= IDENTITY_WINDOW_MS
+    )
     # A conflict first: where the same reading is stored too, the duplicate prevails.
-    verdict[places[~same_content & same_moment]] = Verdict.CONFLICT
-    verdict[places[same_content]] = Verdict.DUPLICATE
+    verdict[places[~same & (apart_ms == 0)]] = Verdict.CONFLICT
+    verdict[places[same]] = Verdict.DUPLICATE
 
 
-def _device_keys(rows: Rows, places: npt.NDArray[np.intp]) -> Ints:
+def _pairs(
+    left: tuple[Ints, Ints], right: tuple[Ints, Ints]
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Join two lists of (key, time) on equality; return the matching places of each."""
+    both = [np.concatenate(columns) for columns in zip(left, right, strict=True)]
+    order = np.lexsort((both[1], both[0]))
+    groups = np.empty(len(order), np.intp)
+    groups[order] = np.cumsum(~_repeats(both[0][order], both[1][order]))
+    of_left, of_right = groups[: len(left[0])], groups[len(left[0]) :]
+    by_group = np.argsort(of_right, kind="stable")
+    start = np.searchsorted(of_right[by_group], of_left, "left")
+    count = np.searchsorted(of_right[by_group], of_left, "right") - start
+    left_place = np.repeat(np.arange(len(of_left)), count)
+    within = np.arange(len(left_place)) - np.repeat(np.cumsum(count) - count, count)
+    return left_place, by_group[np.repeat(start, count) + within]
+
+
+def device_keys(rows: Rows, places: npt.NDArray[np.intp]) -> Ints:
     """Return device, slot and sign as one number, in the index's order."""
     device = rows.judged.device_id[places].astype(np.int64)
     slot = rows.records["user_slot"][places].astype(np.int64)
@@ -126,15 +148,12 @@ def _repeats(*keys: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
     return repeats
 
 
-def columns_by_sign(
-    rows: Rows, places: npt.NDArray[np.intp], stored_at_ms: int
-) -> Iterator[tuple[VitalSign, list[Column]]]:
-    """Yield, for each sign among `places`, the columns of its rows in the order of `places`."""
-    signs = rows.records["sign"][places]
-    for sign in SIGNS:
-        of_sign = places[signs == sign.code]
-        if len(of_sign):
-            yield sign, _columns(rows, of_sign, sign, stored_at_ms)
+def places_by_sign(
+    rows: Rows, places: npt.NDArray[np.intp]
+) -> list[tuple[VitalSign, npt.NDArray[np.intp]]]:
+    """Return the signs among `places` with theirs, in the order of `places`."""
+    codes = rows.records["sign"][places]
+    return [(sign, places[codes == sign.code]) for sign in SIGNS if (codes == sign.code).any()]
 
 
 def quarantine_columns(
@@ -171,9 +190,10 @@ def quarantine_columns(
     ]
 
 
-def _columns(
+def measurement_columns(
     rows: Rows, places: npt.NDArray[np.intp], sign: VitalSign, stored_at_ms: int
 ) -> list[Column]:
+    """Return the columns of the measurements at `places`, all of one sign."""
     records, judged = rows.records[places], rows.judged
     measured_ms = judged.measured_ms[places]
     values = judged.values[places]

@@ -7,12 +7,19 @@ refuses `DataError`; anything else is a mistake of ours and passes through.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import psycopg
-from psycopg import AsyncConnection, Connection, Notify, conninfo, sql
+from psycopg import AsyncConnection, Connection, Notify, adapters, conninfo, sql
+from psycopg.adapt import Dumper
+from psycopg.postgres import types
+from psycopg.pq import Format
 from psycopg.rows import TupleRow, dict_row, namedtuple_row, tuple_row
 from psycopg.types.json import Jsonb
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
@@ -25,6 +32,9 @@ __all__ = [
     "AsyncConnectionPool",
     "Connection",
     "DuplicateKeyError",
+    "Int2s",
+    "Int4s",
+    "Int8s",
     "Jsonb",
     "Notify",
     "Queries",
@@ -56,6 +66,62 @@ UNACKNOWLEDGED_MS_MAX = 15_000
 """A worker that lost its server notices within these: its locks are gone by then."""
 
 
+class Int2s(NamedTuple):
+    """A smallint[] parameter: (n,) of any integer dtype."""
+
+    values: npt.NDArray[np.integer]
+
+
+class Int4s(NamedTuple):
+    """An integer[] parameter."""
+
+    values: npt.NDArray[np.integer]
+
+
+class Int8s(NamedTuple):
+    """A bigint[] parameter."""
+
+    values: npt.NDArray[np.integer]
+
+
+class _IntsDumper(Dumper):
+    """Writes an array in PostgreSQL's binary form (array_send): header, then length and value."""
+
+    format = Format.BINARY
+    element = ("int8", ">i8")
+
+    def dump(self, obj: Int2s | Int4s | Int8s) -> bytes:
+        name, form = self.element
+        element_oid = types[name].oid
+        elements = np.empty(len(obj.values), [("length", ">i4"), ("value", form)])
+        elements["length"] = np.dtype(form).itemsize
+        elements["value"] = obj.values
+        has_dimension = 1 if len(elements) else 0
+        head = struct.pack(">iiI", has_dimension, 0, element_oid)
+        if has_dimension:
+            head += struct.pack(">ii", len(elements), 1)
+        return head + elements.tobytes()
+
+
+class _Int2sDumper(_IntsDumper):
+    element = ("int2", ">i2")
+    oid = types["int2"].array_oid
+
+
+class _Int4sDumper(_IntsDumper):
+    element = ("int4", ">i4")
+    oid = types["int4"].array_oid
+
+
+class _Int8sDumper(_IntsDumper):
+    oid = types["int8"].array_oid
+
+
+adapters.register_dumper(Int2s, _Int2sDumper)
+adapters.register_dumper(Int4s, _Int4sDumper)
+adapters.register_dumper(Int8s, _Int8sDumper)
+
+
 class DuplicateKeyError(HearthError):
     """A row with this key is there already."""
 
@@ -69,9 +135,9 @@ class Queries:
     def __getitem__(self, name: str) -> sql.SQL:
         return self._statements[name]
 
-    def names(self) -> Iterable[str]:
-        """Return the names of the statements, in the order of the file."""
-        return self._statements.keys()
+    def all(self) -> Iterable[sql.SQL]:
+        """Return the statements in the order of the file."""
+        return self._statements.values()
 
 
 def load_queries(path: Path) -> Queries:

@@ -16,7 +16,14 @@ from gateway.gatt.times import ms_since_epoch
 from gateway.measurement import Measurement
 from ingest.batches import hub_homes, read_messages, reference_ms
 from ingest.copy_binary import Column, Type, encode_rows
-from ingest.rows import Rows, content_hashes, settle_against, settle_within
+from ingest.rows import (
+    Rows,
+    Stored,
+    content_hashes,
+    device_keys,
+    settle_against,
+    settle_within,
+)
 from ingest.verdicts import Verdict, judge, tables_of
 from tests.worlds import NOON, a_message, a_pressure, a_registry, a_weight
 
@@ -94,9 +101,14 @@ def test_the_same_device_time_after_the_clock_began_anew_is_another_reading() ->
 def test_what_the_store_has_is_a_duplicate_or_a_conflict() -> None:
     rows = rows_of(a_pressure(), a_weight(), a_pressure(at=NOON + timedelta(minutes=1)))
     verdict = rows.judged.verdict.copy()
-    noon = ms_since_epoch(NOON)
-    found = [(1, int(rows.content_hash[0]), noon + 7), (2, int(rows.content_hash[1]) ^ 1, noon)]
-    settle_against(rows, verdict, np.array([0, 1, 2]), found)
+    places = np.array([0, 1, 2])
+    stored = Stored(
+        key=device_keys(rows, places)[:2],
+        identity_ms=rows.judged.identity_ms[:2],
+        content_hash=rows.content_hash[:2] ^ np.array([0, 1], np.int32),
+        measured_ms=rows.judged.measured_ms[:2] + np.array([7, 0]),
+    )
+    settle_against(rows, verdict, places, stored)
     assert verdict.tolist() == [Verdict.DUPLICATE, Verdict.CONFLICT, Verdict.STORED]
 
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -82,7 +82,7 @@ class _Entry(NamedTuple):
 
 async def list_entries(
     connection: AsyncConnection, which: Filter, *, state: str | None, limit: int
-) -> list[dict[str, object]]:
+) -> list[dict[str, Any]]:
     """Return entries, newest first, without their bytes."""
     async with connection.cursor(row_factory=dict_row) as cursor:
         with translated():
@@ -94,7 +94,7 @@ async def list_entries(
             return await cursor.fetchall()
 
 
-async def show_entry(connection: AsyncConnection, quarantine_id: int) -> dict[str, object] | None:
+async def show_entry(connection: AsyncConnection, quarantine_id: int) -> dict[str, Any] | None:
     """Return one entry with its bytes."""
     async with connection.cursor(row_factory=dict_row) as cursor:
         with translated():

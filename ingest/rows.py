@@ -48,10 +48,14 @@ class Rows:
     content_hash: npt.NDArray[np.int32]
 
 
+def as_bytes(records: npt.NDArray[np.void]) -> npt.NDArray[np.uint8]:
+    """Return (n, 64) uint8, the records as they were on the wire."""
+    return np.frombuffer(records.tobytes(), np.uint8).reshape(len(records), records.itemsize)
+
+
 def content_hashes(records: npt.NDArray[np.void]) -> npt.NDArray[np.int32]:
     """Return (n,) int32, a hash of what the device said: values, units, status."""
-    content = np.frombuffer(records.tobytes(), np.uint8).reshape(len(records), -1)
-    content = content[:, _CONTENT_START:_CONTENT_END].copy()
+    content = as_bytes(records)[:, _CONTENT_START:_CONTENT_END].copy()
     content[:, _TIME_FLAGS - _CONTENT_START] = 0
     words = content.view("<u4").astype(np.uint64)
     mixed = (words * _HASH_FACTORS).sum(axis=1, dtype=np.uint64)
@@ -167,7 +171,7 @@ def quarantine_columns(
     records, judged = rows.records[places], rows.judged
     detail = judged.detail[places]
     measured_ms = judged.measured_ms[places]
-    content = np.frombuffer(records.tobytes(), np.uint8).reshape(len(records), -1)
+    content = as_bytes(records)
     one = np.ones(len(places), np.int16)
     return [
         Column(name="batch_id", type=Type.INT8, values=rows.batch_id[places]),

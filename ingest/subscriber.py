@@ -17,6 +17,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import cast
 
 import mqtt5
 
@@ -201,8 +202,7 @@ class _Connection(asyncio.Protocol):
         self._silent_pings = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by name
         password = self._broker.password
         self.write(
             mqtt5.ConnectPacket(

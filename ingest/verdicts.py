@@ -222,7 +222,9 @@ def judge(
 def _absent_nibbles(records: npt.NDArray[np.void]) -> npt.NDArray[np.uint8]:
     """Return (n, 5) uint8: each value's absence, 0 where it is present."""
     packed = records["absent"]
-    nibbles = np.stack((packed & 0xF, packed >> 4), axis=-1).reshape(len(records), -1)
+    nibbles = np.stack((packed & 0xF, packed >> 4), axis=-1).reshape(
+        len(records), 2 * packed.shape[1]
+    )
     return nibbles[:, :QUANTITIES_MAX]
 
 

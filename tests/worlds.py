@@ -6,19 +6,21 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from typing import Any, LiteralString
 
 import numpy as np
 
 from gateway import wire
 from gateway.gatt.times import DeviceTime, TimeType, ms_since_epoch
-from gateway.measurement import Measurement, TimeQuality
+from gateway.measurement import Measurement, TimeQuality, device_address
+from gateway.platform.postgres import connect_blocking
 from gateway.quantity import Absent, Value
 from gateway.vital_sign import NO_USER_SLOT, Reading
 from gateway.vitals import BY_NAME
 from ingest.batches import Message
 from ingest.registry import Registry
 
-NOON = datetime(2026, 11, 23, 4, 0, tzinfo=UTC)
+NOON = datetime(2026, 11, 20, 4, 0, tzinfo=UTC)
 HUB, OTHER_HUB = 0xA1, 0xB2
 CUFF, SCALE, STRANGER = 0xC026DA010203, 0xC026DA040506, 0xC026DA0F0F0F
 CUFF_ID, SCALE_ID = 11, 12
@@ -114,3 +116,33 @@ def as_message(payload: bytes, *, hub: int | None = HUB, token: int = 1) -> Mess
     """Any bytes on a hub's topic."""
     lane = 0 if hub is None else wire.lane_of(hub)
     return Message(lane=lane, token=token, hub=hub, payload=payload, received_at=NOON)
+
+
+def enter_registry(dsn: str) -> None:
+    """Enter the hubs, devices, residents and links of `a_registry` into a database, same keys."""
+    with connect_blocking(dsn, application="hearth-tests") as connection:
+        connection.execute(
+            "INSERT INTO home (home_id) OVERRIDING SYSTEM VALUE VALUES (1), (2);"
+            "INSERT INTO resident (resident_id) OVERRIDING SYSTEM VALUE VALUES (101), (102)"
+        )
+        connection.execute(
+            "INSERT INTO hub (hub_id, name, home_id) OVERRIDING SYSTEM VALUE"
+            " VALUES (1, %s, 1), (2, %s, 2)",
+            [wire.hub_name(HUB), wire.hub_name(OTHER_HUB)],
+        )
+        connection.execute(
+            "INSERT INTO device (device_id, address, home_id) OVERRIDING SYSTEM VALUE"
+            " VALUES (11, %s, 1), (12, %s, 1)",
+            [device_address(CUFF), device_address(SCALE)],
+        )
+        connection.execute(
+            "INSERT INTO link (device_id, user_slot, resident_id, during)"
+            " VALUES (11, 255, 101, '(,)'), (12, 1, 101, '(,)')"
+        )
+
+
+def query(dsn: str, statement: LiteralString) -> list[tuple[Any, ...]]:
+    """Return the rows of a statement."""
+    with connect_blocking(dsn, application="hearth-tests", autocommit=True) as connection:
+        cursor = connection.execute(statement)
+        return cursor.fetchall() if cursor.description else []

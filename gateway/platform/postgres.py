@@ -20,7 +20,7 @@ from psycopg import AsyncConnection, Connection, Notify, adapters, conninfo, sql
 from psycopg.adapt import Dumper
 from psycopg.postgres import types
 from psycopg.pq import Format
-from psycopg.rows import TupleRow, dict_row, namedtuple_row, tuple_row
+from psycopg.rows import TupleRow, class_row, dict_row, namedtuple_row, tuple_row
 from psycopg.types.json import Jsonb
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
@@ -39,6 +39,7 @@ __all__ = [
     "Notify",
     "Queries",
     "TupleRow",
+    "class_row",
     "connect",
     "connect_blocking",
     "copy_in",
@@ -174,11 +175,12 @@ def connect_blocking(dsn: str, *, application: str, autocommit: bool = False) ->
 
 @asynccontextmanager
 async def open_pool(
-    dsn: str, *, application: str, size_max: int
+    dsn: str, *, application: str, size_max: int, autocommit: bool = False
 ) -> AsyncIterator[AsyncConnectionPool[AsyncConnection[TupleRow]]]:
     """Open a pool of at most `size_max` connections; it reconnects by itself, in the background."""
     pool: AsyncConnectionPool[AsyncConnection[TupleRow]] = AsyncConnectionPool(
         _full(dsn, application),
+        kwargs={"autocommit": autocommit},
         min_size=1,
         max_size=size_max,
         timeout=POOL_WAIT_S_MAX,

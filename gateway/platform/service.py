@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Callable
+from typing import Any
 
 
 class _AskedToEndError(Exception):
@@ -12,9 +13,22 @@ class _AskedToEndError(Exception):
 
 
 async def run_until_signalled(start: Callable[[asyncio.TaskGroup], None]) -> None:
-    """Start the tasks and wait for a signal; a task that fails ends the service with its error."""
+    """Start the tasks and wait for a signal.
+
+    A task that fails, or a callback that does, ends the service with its error: we are wrong, and
+    whoever started us starts us again.
+    """
     asked = asyncio.Event()
+    failures: list[BaseException] = []
+
+    def fail(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        loop.default_exception_handler(context)
+        if error := context.get("exception"):
+            failures.append(error)
+            asked.set()
+
     loop = asyncio.get_running_loop()
+    loop.set_exception_handler(fail)
     signals = (signal.SIGTERM, signal.SIGINT)
     for number in signals:
         loop.add_signal_handler(number, asked.set)
@@ -23,7 +37,8 @@ async def run_until_signalled(start: Callable[[asyncio.TaskGroup], None]) -> Non
             start(group)
             group.create_task(_end_when(asked))
     except* _AskedToEndError:
-        pass
+        if failures:
+            raise failures[0] from None
     finally:
         for number in signals:
             loop.remove_signal_handler(number)

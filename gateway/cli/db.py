@@ -1,0 +1,48 @@
+"""`hearth db`: the schema and its migrations."""
+
+from __future__ import annotations
+
+import typer
+
+from gateway.platform.embedded.services import find_services
+from gateway.platform.settings import load_settings
+from ingest import migrations
+
+app = typer.Typer(
+    help="数据库结构 / the schema and its migrations.",
+    no_args_is_help=True,
+    epilog="例 / example:\n\nhearth db migrate",
+)
+
+
+@app.command()
+def migrate() -> None:
+    """把数据库升级到当前版本; 可重复运行 / bring the schema up to date; safe to run again."""
+    applied = migrations.migrate(_dsn())
+    for migration in applied:
+        typer.echo(f"{migration.version:04d} {migration.title}", err=True)
+    if not applied:
+        typer.echo("已是最新 / up to date", err=True)
+
+
+@app.command()
+def status() -> None:
+    """列出未应用的迁移; 没有时退出码为 0 / list what is not applied; exit status 0 when nothing is."""
+    pending = migrations.pending(_dsn())
+    for migration in pending:
+        typer.echo(f"{migration.version:04d} {migration.title}")
+    raise typer.Exit(1 if pending else 0)
+
+
+@app.command("new-migration")
+def new_migration() -> None:
+    """为登记表中新增的体征生成迁移文件 / write the migration that adds new signs' columns."""
+    path = migrations.write_quantities()
+    if path is None:
+        typer.echo("没有新的量 / every quantity has its column", err=True)
+    else:
+        typer.echo(str(path))
+
+
+def _dsn() -> str:
+    return find_services(load_settings()).database_url

@@ -1,0 +1,31 @@
+"""`hearth ingest`: one ingest worker."""
+
+from __future__ import annotations
+
+import asyncio
+
+import typer
+import uvloop
+
+from gateway.platform.broker_address import broker_address
+from gateway.platform.embedded.services import find_services
+from gateway.platform.settings import load_settings
+from ingest.app import IngestConfig, run
+from ingest.pipeline import FlushRule
+
+app = typer.Typer(help="接收服务 / the ingest service.")
+
+
+@app.command(epilog="例 / example:\n\nHEARTH_METRICS_PORT=9102 hearth ingest")
+def ingest() -> None:
+    """运行一个接收进程, 直到 SIGTERM; 可同时运行多个 / run one worker until SIGTERM; any number may run."""
+    settings = load_settings()
+    services = find_services(settings)
+    config = IngestConfig(
+        dsn=services.database_url,
+        broker=broker_address(services.mqtt_url, ca_file=settings.mqtt_ca_file),
+        rule=FlushRule(rows_max=settings.ingest_flush_rows, age_s=settings.ingest_flush_ms / 1000),
+        metrics_port=settings.metrics_port,
+    )
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(run(config))

@@ -1,0 +1,195 @@
+"""`hearth quarantine`: what was kept apart, to look at, replay or discard."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import json
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import Annotated, Any, TypeVar
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from gateway.errors import UsageError
+from gateway.measurement import device_address, device_id
+from gateway.platform.embedded.services import find_services
+from gateway.platform.postgres import AsyncConnection, connect
+from gateway.platform.settings import load_settings
+from gateway.vitals import BY_CODE
+from ingest import quarantine
+from ingest.quarantine import Filter
+from ingest.registry import load_registry
+from ingest.verdicts import REASONS, Verdict
+
+T = TypeVar("T")
+
+app = typer.Typer(
+    help="隔离区 / what was kept apart.",
+    no_args_is_help=True,
+    epilog="例 / examples:\n\nhearth quarantine list --reason unlinked\n\n"
+    "hearth quarantine replay --device C0:26:DA:01:02:03",
+)
+
+Reason = Annotated[
+    list[str] | None, typer.Option("--reason", help="原因, 可重复 / reason; may repeat.")
+]
+Device = Annotated[str | None, typer.Option(help="设备地址 / the device's address.")]
+Hub = Annotated[str | None, typer.Option(help="网关编号 / the hub's id.")]
+AsJson = Annotated[bool, typer.Option("--json", help="机器可读 / machine-readable.")]
+
+
+@app.command("list")
+def list_(
+    *,
+    reason: Reason = None,
+    device: Device = None,
+    hub: Hub = None,
+    state: Annotated[
+        str, typer.Option(help="waiting, replayed, discarded 或 / or all.")
+    ] = "waiting",
+    limit: Annotated[int, typer.Option(min=1, max=quarantine.LIST_ENTRIES_MAX)] = 50,
+    as_json: AsJson = False,
+) -> None:
+    """列出隔离的测量, 新的在前 / list what was kept apart, newest first."""
+    which = _filter(reason, device, hub)
+    wanted = None if state == "all" else state
+    entries = _run(
+        lambda connection: quarantine.list_entries(connection, which, state=wanted, limit=limit)
+    )
+    if as_json:
+        for entry in entries:
+            typer.echo(json.dumps(_readable(entry)))
+        return
+    table = Table(title="隔离区 / quarantine", title_justify="left")
+    for heading in ("编号 / id", "时间 / since", "原因 / reason", "设备 / device", "状态 / state"):
+        table.add_column(heading)
+    for entry in entries:
+        readable = _readable(entry)
+        words = REASONS[Verdict(entry["reason"])]
+        table.add_row(
+            str(readable["id"]),
+            str(readable["quarantined_at"]),
+            f"{words.zh} / {words.en}{readable['detail'] and ': '}{readable['detail'] or ''}",
+            str(readable["device"] or ""),
+            str(readable["state"]),
+        )
+    Console().print(table)
+
+
+@app.command()
+def show(quarantine_id: int, *, as_json: AsJson = False) -> None:
+    """显示一条及其原始字节 / show one entry with its bytes."""
+    entry = _run(lambda connection: quarantine.show_entry(connection, quarantine_id))
+    if entry is None:
+        raise UsageError(f"没有这一条 / there is no entry {quarantine_id}")
+    readable = _readable(entry) | {"content": bytes(entry["content"]).hex()}
+    if as_json:
+        typer.echo(json.dumps(readable))
+        return
+    for name, value in readable.items():
+        typer.echo(f"{name}: {'' if value is None else value}")
+
+
+@app.command()
+def replay(
+    *, reason: Reason = None, device: Device = None, hub: Hub = None, as_json: AsJson = False
+) -> None:
+    """用现在的登记和解码器重新判断 / judge entries again with the registry and decoders of now."""
+    which = _filter(reason, device, hub)
+
+    async def act(connection: AsyncConnection) -> quarantine.Replayed:
+        registry = await load_registry(connection)
+        return await quarantine.replay(connection, registry, which, by=getpass.getuser())
+
+    done = _run(act)
+    if as_json:
+        typer.echo(
+            json.dumps(
+                {
+                    "looked_at": done.looked_at,
+                    "stored": done.stored,
+                    "duplicate": done.duplicate,
+                    "still_waiting": done.still_waiting,
+                }
+            )
+        )
+    else:
+        typer.echo(
+            f"入库 / stored {done.stored}, 重复 / duplicate {done.duplicate}, "
+            f"仍隔离 / still waiting {done.still_waiting}"
+        )
+
+
+@app.command()
+def discard(
+    quarantine_ids: list[int],
+    *,
+    why: Annotated[str, typer.Option(help="理由, 记入审计 / why; kept for the audit.")],
+) -> None:
+    """放弃若干条; 字节和账目保留 / give entries up; their bytes and their account stay."""
+    gone = _run(
+        lambda connection: quarantine.discard(
+            connection, quarantine_ids, by=getpass.getuser(), why=why
+        )
+    )
+    missing = sorted(set(quarantine_ids) - set(gone))
+    typer.echo(f"已放弃 / discarded: {len(gone)}", err=True)
+    if missing:
+        raise UsageError(f"不在等待中 / not waiting: {' '.join(map(str, missing))}")
+
+
+def _filter(reason: list[str] | None, device: str | None, hub: str | None) -> Filter:
+    try:
+        reasons = tuple(Verdict[name.upper()] for name in reason) if reason else None
+    except KeyError as error:
+        known = ", ".join(verdict.name.lower() for verdict in REASONS)
+        raise UsageError(f"未知原因 / unknown reason {error}; known: {known}") from error
+    try:
+        address = None if device is None else device_id(device)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    return Filter(reasons=reasons, device=address, hub=hub)
+
+
+def _readable(entry: dict[str, Any]) -> dict[str, Any]:
+    """Return an entry with names for its numbers."""
+    sign = BY_CODE.get(entry["sign"] or 0)
+    verdict = Verdict(entry["reason"])
+    place = entry["detail"]
+    detail = entry["message"]
+    if sign is not None and place is not None and verdict is Verdict.IMPLAUSIBLE:
+        detail = sign.quantities[place].name
+    elif sign is not None and place is not None and verdict is Verdict.CROSS_FIELD:
+        detail = sign.rules[place].name
+    device = entry["device"]
+    return {
+        "id": entry["quarantine_id"],
+        "state": entry["state"],
+        "reason": verdict.name.lower(),
+        "detail": detail,
+        "sign": None if sign is None else sign.name,
+        "device": None if device is None else device_address(quarantine.unsigned(device)),
+        "hub": entry["hub"],
+        "measured_at": _iso(entry["measured_at"]),
+        "received_at": _iso(entry["received_at"]),
+        "quarantined_at": _iso(entry["quarantined_at"]),
+        "decoder": entry["decoder"],
+        "seen": entry["seen"],
+        "bytes": entry["content_bytes"],
+    }
+
+
+def _iso(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.isoformat(timespec="seconds")
+
+
+def _run(act: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+    async def run() -> T:
+        dsn = find_services(load_settings()).database_url
+        async with await connect(dsn, application="hearth-quarantine", autocommit=True) as session:
+            return await act(session)
+
+    return asyncio.run(run())

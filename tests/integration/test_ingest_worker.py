@@ -1,0 +1,205 @@
+"""The ingest service as its own process, over the real broker and the real database."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from gateway import wire
+from gateway.platform.embedded.broker import Broker
+from gateway.platform.embedded.database import Database
+from gateway.platform.embedded.packages import Packages
+from ingest.batches import Message
+from ingest.ledger import read_ledger
+from ingest.migrations import migrate
+from tests.fixtures.database import make_timescale
+from tests.fixtures.servers import reachable_folder
+from tests.fixtures.workers import Workers, a_hub, eventually
+from tests.worlds import (
+    EPOCH,
+    NOON,
+    OTHER_HUB,
+    a_message,
+    a_pressure,
+    a_weight,
+    enter_registry,
+    query,
+)
+
+pytestmark = pytest.mark.integration
+
+
+def batches(count: int, first: int = 1) -> list[Message]:
+    """Batches of one reading each, a minute apart."""
+    return [
+        a_message(a_pressure(at=NOON + timedelta(minutes=sequence)), sequence=sequence)
+        for sequence in range(first, first + count)
+    ]
+
+
+def stored(database: str) -> int:
+    ((count,),) = query(database, "SELECT count(*) FROM measurement")
+    return int(count)
+
+
+def test_a_batch_gets_its_receipt_after_it_is_committed(workers: Workers) -> None:
+    workers.start()
+    with a_hub(workers.broker) as hub:
+        hub.publish(a_message(a_pressure(), a_weight(), sequence=1))
+        receipt = hub.receipts()[1]
+    assert (receipt.epoch, receipt.stored, receipt.quarantined) == (EPOCH, 2, 0)
+    assert stored(workers.database) == 2
+
+
+def test_what_is_published_before_the_first_worker_starts_is_stored(workers: Workers) -> None:
+    """The broker has no session to keep it for and says so; the hub repeats."""
+    with a_hub(workers.broker) as hub:
+        hub.publish(*batches(3))
+        workers.start()
+        assert set(hub.receipts()) == {1, 2, 3}
+    assert stored(workers.database) == 3
+
+
+def test_what_is_published_while_no_worker_runs_waits_at_the_broker(workers: Workers) -> None:
+    with a_hub(workers.broker) as hub:
+        workers.start()
+        hub.publish(*batches(1))
+        hub.receipts()
+        workers.running[0].kill()
+        hub.publish(*batches(50, first=2))
+        workers.start()
+        eventually(lambda: stored(workers.database) == 51)
+
+
+def test_rubbish_is_counted_and_kept_apart_and_the_service_goes_on(workers: Workers) -> None:
+    worker = workers.start()
+    good = a_message(a_pressure(), sequence=1)
+    rubbish = [
+        os.urandom(300),
+        b"",
+        good.payload[:-1],
+        good.payload[:4] + b"\x09" + good.payload[5:],
+        a_message(a_pressure(), hub=OTHER_HUB).payload,
+        bytes(10_000_000),
+    ]
+    with a_hub(workers.broker) as hub:
+        hub.publish(good)
+        hub.receipts()
+        for each in rubbish:
+            hub.send(each)
+        hub.publish(a_message(a_weight(), sequence=2))
+        assert hub.receipts()[1].stored == 1
+    eventually(lambda: read_ledger(workers.database).rejected == len(rubbish))
+    assert worker.is_alive()
+    assert read_ledger(workers.database).balanced
+
+
+def test_workers_share_the_lanes_and_a_dead_ones_pass_on(workers: Workers) -> None:
+    first = workers.start()
+    eventually(workers.all_lanes_are_held)
+    second = workers.start()
+    eventually(lambda: sorted(workers.lanes_of().values()) == [wire.LANES // 2] * 2)
+    first.kill()
+    eventually(lambda: list(workers.lanes_of().values()) == [wire.LANES])
+    with a_hub(workers.broker) as hub:
+        hub.publish(*batches(5))
+        hub.receipts()
+    assert second.is_alive()
+
+
+def test_a_worker_that_is_killed_in_the_middle_loses_and_doubles_nothing(
+    workers: Workers,
+) -> None:
+    with a_hub(workers.broker) as hub:
+        workers.start()
+        eventually(workers.all_lanes_are_held)
+        for round_ in range(3):
+            hub.publish(*batches(100, first=1 + 100 * round_))
+            workers.running[-1].kill()
+            workers.start()
+        hub.receipts()
+    ledger = read_ledger(workers.database)
+    assert ledger.balanced
+    assert (ledger.total("published"), ledger.total("stored")) == (300, 300)
+
+
+def test_the_broker_may_die_and_come_back(workers: Workers) -> None:
+    workers.start()
+    eventually(workers.all_lanes_are_held)
+    with a_hub(workers.broker) as hub:
+        hub.publish(*batches(5))
+        hub.receipts()
+    workers.broker.kill()
+    workers.broker.start()
+    with a_hub(workers.broker) as hub:
+        hub.publish(*batches(5, first=6))
+        hub.receipts()
+    assert stored(workers.database) == 10
+    assert read_ledger(workers.database).balanced
+
+
+@pytest.fixture
+def own_database(packages: Packages) -> Iterator[Database]:
+    """A database server of the test's own, to be killed."""
+    with reachable_folder() as folder, Database(folder, packages) as running:
+        make_timescale_if_lacking(running)
+        migrate(running.url())
+        yield running
+
+
+def make_timescale_if_lacking(server: Database) -> None:
+    if not query(server.url(), "SELECT 1 FROM pg_extension WHERE extname = 'timescaledb'"):
+        make_timescale(server, "hearth")
+
+
+def test_the_database_may_die_and_come_back(
+    own_database: Database, broker: Broker, tmp_path: Path
+) -> None:
+    enter_registry(own_database.url())
+    workers = Workers(own_database.url(), broker, tmp_path)
+    worker = workers.start()
+    try:
+        with a_hub(broker) as hub:
+            hub.publish(*batches(5))
+            hub.receipts()
+            own_database.kill()
+            hub.publish(*batches(50, first=6))
+            own_database.start()
+            hub.receipts()
+        assert worker.is_alive()
+        assert stored(own_database.url()) == 55
+        assert read_ledger(own_database.url()).balanced
+    finally:
+        worker.kill()
+
+
+def test_what_waits_for_a_link_is_stored_when_the_link_comes(workers: Workers) -> None:
+    workers.start()
+    with a_hub(workers.broker) as hub:
+        hub.publish(a_message(a_weight(slot=5), sequence=1))
+        assert hub.receipts()[1].quarantined == 1
+    query(workers.database, "INSERT INTO link (device_id, user_slot, resident_id, during)"
+                            " VALUES (12, 5, 102, '(,)')")  # fmt: skip
+    eventually(lambda: stored(workers.database) == 1)
+    assert query(workers.database, "SELECT resident_id, measured_at FROM measurement") == [
+        (102, NOON)
+    ]
+    assert read_ledger(workers.database).balanced
+
+
+def test_a_hub_that_is_enrolled_while_the_worker_runs_is_heard(workers: Workers) -> None:
+    workers.start()
+    eventually(workers.all_lanes_are_held)
+    query(
+        workers.database,
+        "INSERT INTO hub (hub_id, name, home_id)"
+        " OVERRIDING SYSTEM VALUE VALUES (3, '00000000000000c3', 1)",
+    )
+    with a_hub(workers.broker, 0xC3) as hub:
+        hub.publish(a_message(a_pressure(), hub=0xC3))
+        hub.receipts()
+    assert stored(workers.database) == 1

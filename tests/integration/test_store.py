@@ -1,0 +1,369 @@
+"""Flushes in the real database: one row a reading, everything accounted for."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from decimal import Decimal
+
+import numpy as np
+import pytest
+
+from gateway import wire
+from gateway.errors import Fault
+from gateway.measurement import TimeQuality, Undecoded
+from gateway.platform.postgres import AsyncConnection, connect
+from ingest.batches import Message, hub_homes, read_messages, reference_ms
+from ingest.ledger import read_ledger
+from ingest.quarantine import Filter, discard, replay
+from ingest.registry import load_registry
+from ingest.store import Committed, Prepared, Store, prepare
+from ingest.verdicts import Verdict, judge, tables_of
+from tests.worlds import (
+    CUFF,
+    HUB,
+    NOON,
+    OTHER_HUB,
+    STRANGER,
+    a_message,
+    a_pressure,
+    a_weight,
+    as_message,
+    enter_registry,
+    query,
+)
+
+pytestmark = pytest.mark.integration
+
+TABLES = tables_of()
+
+
+@pytest.fixture
+async def connection(database: str) -> AsyncIterator[AsyncConnection]:
+    enter_registry(database)
+    async with await connect(database, application="hearth-tests", autocommit=True) as session:
+        yield session
+
+
+@pytest.fixture
+def store(connection: AsyncConnection) -> Store:
+    return Store(connection)
+
+
+async def prepared(connection: AsyncConnection, messages: Sequence[Message]) -> Prepared:
+    registry = await load_registry(connection)
+    flush = read_messages(messages, registry)
+    judged = judge(
+        flush.records,
+        reference_ms(flush),
+        hub_homes(flush),
+        registry,
+        TABLES,
+        time.time_ns() // 1_000_000 + 10**9,
+    )
+    return prepare(flush, judged, registry)
+
+
+async def committed(store: Store, *messages: Message) -> Committed:
+    return await store.commit(await prepared(store._connection, messages))
+
+
+def rows(database: str) -> int:
+    ((count,),) = query(database, "SELECT count(*) FROM measurement")
+    return int(count)
+
+
+def test_the_registry_reads_back_what_was_entered(database: str) -> None:
+    enter_registry(database)
+
+    async def load() -> None:
+        async with await connect(database, application="hearth-tests") as session:
+            registry = await load_registry(session)
+        assert registry.find_hub(HUB) == (1, 1)
+        assert registry.find_hub(0xDEAD) is None
+        assert registry.device_addresses.tolist() == sorted([CUFF, 0xC026DA040506])
+
+    asyncio.run(load())
+
+
+async def test_a_measurement_arrives_with_every_digit(store: Store, database: str) -> None:
+    await committed(store, a_message(a_pressure(), a_weight("70.050")))
+    ((systolic, mean, pulse, digits, quality, offset),) = query(
+        database,
+        "SELECT systolic_mmhg, mean_arterial_mmhg, pulse_rate_per_min, digits, time_quality,"
+        " utc_offset FROM measurement WHERE sign = 1",
+    )
+    assert (systolic, mean, pulse, quality, offset) == (128.0, None, 71.0, 2, 32)
+    assert digits >> 40 & 0xFFFFF == 0x10100  # the third and the fifth value are NOT_SENT
+    ((kg, exponents),) = query(
+        database, "SELECT body_weight_kg, digits FROM measurement WHERE sign = 3"
+    )
+    assert kg == 70.05
+    assert (exponents & 0xFF) - 256 == -3
+
+
+async def test_times_arrive_as_they_were_placed(store: Store, database: str) -> None:
+    await committed(store, a_message(a_pressure()))
+    ((measured_at, identity, received_after_s),) = query(
+        database, "SELECT measured_at, identity_time, received_after_s FROM measurement"
+    )
+    assert measured_at == NOON
+    assert identity == (NOON + timedelta(hours=8)).replace(tzinfo=None)
+    assert received_after_s == 1.0
+
+
+async def test_a_redelivered_batch_changes_nothing_and_gets_its_receipt_again(
+    store: Store, database: str
+) -> None:
+    message = a_message(a_pressure(), a_pressure(Decimal(999), at=NOON + timedelta(minutes=1)))
+    first, second = await committed(store, message), await committed(store, message)
+    for outcome in (*first.outcomes, *second.outcomes):
+        assert (outcome.stored, outcome.duplicate, outcome.quarantined) == (1, 0, 1)
+    assert [second.outcomes[0].again, rows(database)] == [True, 1]
+    assert read_ledger(database).balanced
+    assert read_ledger(database).total("published") == 2
+
+
+async def test_a_device_that_sends_its_memory_again_adds_no_row(
+    store: Store, database: str
+) -> None:
+    memory = [a_pressure(at=NOON + timedelta(minutes=m)) for m in range(10)]
+    await committed(store, a_message(*memory, sequence=1))
+    (outcome,) = (await committed(store, a_message(*memory, sequence=2))).outcomes
+    assert (outcome.stored, outcome.duplicate) == (0, 10)
+    assert rows(database) == 10
+
+
+async def test_a_corrected_clock_adds_no_row(store: Store, database: str) -> None:
+    await committed(store, a_message(a_pressure(), sequence=1))
+    moved = replace(a_pressure(), measured_at=NOON + timedelta(seconds=90))
+    (outcome,) = (await committed(store, a_message(moved, sequence=2))).outcomes
+    assert (outcome.stored, outcome.duplicate, rows(database)) == (0, 1, 1)
+
+
+async def test_other_values_with_the_same_identity_are_kept_not_dropped(
+    store: Store, database: str
+) -> None:
+    await committed(store, a_message(a_pressure(Decimal(128)), sequence=1))
+    other = a_message(a_pressure(Decimal(131)), sequence=2)
+    (outcome,) = (await committed(store, other)).outcomes
+    assert (outcome.stored, outcome.quarantined) == (0, 1)
+    assert query(database, "SELECT reason FROM quarantine") == [(Verdict.CONFLICT,)]
+
+
+async def test_a_later_reading_needs_no_look_up(store: Store) -> None:
+    first = await committed(store, a_message(a_pressure(), sequence=1))
+    later = a_message(a_pressure(at=NOON + timedelta(minutes=1)), sequence=2)
+    earlier = a_message(a_pressure(at=NOON - timedelta(minutes=1)), sequence=3)
+    assert first.looked_up == 1
+    assert (await committed(store, later)).looked_up == 0
+    assert (await committed(store, earlier)).looked_up == 1
+
+
+async def test_a_worker_that_remembers_wrongly_still_adds_no_row(
+    store: Store, database: str
+) -> None:
+    """The unique index objects, and then it is looked up: memory is a hint, not the guard."""
+    await committed(store, a_message(a_pressure(), sequence=1))
+    store._latest_ms = np.full(100, -(1 << 62))  # as if all its readings had been older
+    (outcome,) = (await committed(store, a_message(a_pressure(), sequence=2))).outcomes
+    assert (outcome.duplicate, rows(database)) == (1, 1)
+
+
+async def test_two_workers_at_once_store_a_reading_once(
+    connection: AsyncConnection, database: str
+) -> None:
+    readings = [a_pressure(at=NOON + timedelta(seconds=30 * i)) for i in range(200)]
+    flushes = [
+        await prepared(connection, [a_message(*readings, sequence=sequence)]) for sequence in (1, 2)
+    ]
+    async with (
+        await connect(database, application="hearth-tests", autocommit=True) as one,
+        await connect(database, application="hearth-tests", autocommit=True) as other,
+    ):
+        done = await asyncio.gather(Store(one).commit(flushes[0]), Store(other).commit(flushes[1]))
+    assert sum(outcome.stored for each in done for outcome in each.outcomes) == 200
+    assert sum(outcome.duplicate for each in done for outcome in each.outcomes) == 200
+    assert rows(database) == 200
+    assert read_ledger(database).balanced
+
+
+async def test_two_hubs_of_a_home_that_hear_one_device_at_once_make_one_row(
+    connection: AsyncConnection, database: str
+) -> None:
+    """Each maps the device's clock a little differently, so no unique index could object."""
+    query(database, "UPDATE hub SET home_id = 1")
+    heard = [a_pressure(at=NOON + timedelta(seconds=30 * i)) for i in range(100)]
+    heard_otherwise = [
+        replace(m, measured_at=m.measured_at + timedelta(milliseconds=700)) for m in heard
+    ]
+    flushes = [
+        await prepared(connection, [a_message(*heard, hub=HUB)]),
+        await prepared(connection, [a_message(*heard_otherwise, hub=OTHER_HUB)]),
+    ]
+    async with (
+        await connect(database, application="hearth-tests", autocommit=True) as one,
+        await connect(database, application="hearth-tests", autocommit=True) as other,
+    ):
+        await asyncio.gather(Store(one).commit(flushes[0]), Store(other).commit(flushes[1]))
+    assert rows(database) == 100
+    assert read_ledger(database).total("duplicate") == 100
+
+
+async def test_bad_measurements_never_cost_their_neighbours(store: Store, database: str) -> None:
+    (outcome,) = (
+        await committed(
+            store,
+            a_message(
+                a_pressure(),
+                a_pressure(Decimal(999), at=NOON + timedelta(minutes=1)),
+                a_pressure(device=STRANGER),
+                a_weight(slot=9),
+                a_weight(),
+            ),
+        )
+    ).outcomes
+    assert (outcome.stored, outcome.quarantined) == (2, 3)
+    reasons = {Verdict(reason) for (reason,) in query(database, "SELECT reason FROM quarantine")}
+    assert reasons == {Verdict.IMPLAUSIBLE, Verdict.DEVICE_UNKNOWN, Verdict.UNLINKED}
+    assert read_ledger(database).balanced
+
+
+async def test_the_bytes_of_what_is_kept_apart_are_those_that_came(
+    store: Store, database: str
+) -> None:
+    bad = a_pressure(Decimal(999))
+    await committed(store, a_message(bad))
+    ((content,),) = query(database, "SELECT content FROM quarantine")
+    assert wire.decode_record(content, bad.received_at).reading.values[0] == Decimal(999)
+
+
+async def test_undecoded_payloads_are_kept_and_accounted_for(store: Store, database: str) -> None:
+    await committed(store, an_undecoded_message(b"\x1f\x00"))
+    assert query(database, "SELECT kind, reason, content FROM quarantine") == [
+        (2, Verdict.UNDECODED, b"\x1f\x00")
+    ]
+    assert read_ledger(database).balanced
+    assert read_ledger(database).total("quarantined") == 1
+
+
+async def test_a_message_that_is_no_batch_is_kept_once_and_counted(
+    store: Store, database: str
+) -> None:
+    rubbish = as_message(b"rubbish")
+    await committed(store, rubbish, a_message(a_pressure()))
+    await committed(store, rubbish, as_message(bytes(10_000_000)))
+    kept = query(database, "SELECT seen, content_bytes, length(content) FROM quarantine ORDER BY 2")
+    assert kept == [(2, 7, 7), (1, 10_000_000, 256 * 1024)]
+    assert rows(database) == 1
+    assert read_ledger(database).rejected == 3
+
+
+async def test_what_waited_for_a_link_is_stored_at_its_own_time(
+    store: Store, connection: AsyncConnection, database: str
+) -> None:
+    await committed(store, a_message(a_weight(slot=2)))
+    query(database, "INSERT INTO link (device_id, user_slot, resident_id, during)"
+                    " VALUES (12, 2, 102, '(,)')")  # fmt: skip
+    registry = await load_registry(connection)
+    done = await replay(connection, registry, Filter(linked=True), by="test")
+    assert (done.stored, done.still_waiting) == (1, 0)
+    assert query(database, "SELECT resident_id, measured_at FROM measurement") == [(102, NOON)]
+    ledger = read_ledger(database)
+    assert (ledger.balanced, ledger.total("stored"), ledger.total("quarantined")) == (True, 1, 0)
+
+
+async def test_a_replay_of_what_is_stored_meanwhile_is_a_duplicate(
+    store: Store, connection: AsyncConnection, database: str
+) -> None:
+    reading = a_weight(slot=2)
+    await committed(store, a_message(reading, sequence=1))
+    query(database, "INSERT INTO link (device_id, user_slot, resident_id, during)"
+                    " VALUES (12, 2, 102, '(,)')")  # fmt: skip
+    await committed(store, a_message(reading, sequence=2))
+    registry = await load_registry(connection)
+    done = await replay(connection, registry, Filter(), by="test")
+    assert (done.stored, done.duplicate, rows(database)) == (0, 1, 1)
+    assert read_ledger(database).balanced
+
+
+async def test_a_replay_leaves_what_is_still_wrong(
+    store: Store, connection: AsyncConnection, database: str
+) -> None:
+    await committed(store, a_message(a_pressure(Decimal(999))))
+    registry = await load_registry(connection)
+    done = await replay(connection, registry, Filter(), by="test")
+    assert (done.looked_at, done.still_waiting) == (1, 1)
+    assert read_ledger(database).balanced
+
+
+async def test_a_payload_is_replayed_by_a_decoder_that_reads_it(
+    store: Store, connection: AsyncConnection, database: str
+) -> None:
+    """128/82/97 mmHg at 2026-11-20T11:59:55, as if the hub's older decoder had refused it."""
+    payload = bytes.fromhex("02800052006100ea070b140b3b37")
+    await committed(store, an_undecoded_message(payload))
+    registry = await load_registry(connection)
+    done = await replay(connection, registry, Filter(), by="test")
+    assert done.stored == 1
+    stored = query(database, "SELECT systolic_mmhg, measured_at, time_quality FROM measurement")
+    assert stored == [(128.0, NOON - timedelta(seconds=5), TimeQuality.MAPPED)]
+    assert read_ledger(database).balanced
+
+
+async def test_what_is_discarded_keeps_its_bytes_and_its_account(
+    store: Store, connection: AsyncConnection, database: str
+) -> None:
+    await committed(store, a_message(a_pressure(Decimal(999))))
+    ((quarantine_id,),) = query(database, "SELECT quarantine_id FROM quarantine")
+    assert await discard(connection, [quarantine_id], by="nurse", why="cuff broken") == [
+        quarantine_id
+    ]
+    assert query(database, "SELECT state, resolved_by, length(content) FROM quarantine") == [
+        ("discarded", "nurse", 64)
+    ]
+    assert read_ledger(database).balanced
+
+
+async def test_the_ledger_knows_a_missing_batch(store: Store, database: str) -> None:
+    await committed(store, a_message(a_pressure(), sequence=1))
+    await committed(store, a_message(a_weight(), sequence=3))
+    ledger = read_ledger(database)
+    assert ledger.total("missing") == 1
+    assert not ledger.balanced
+
+
+async def test_the_ledger_finds_a_row_that_was_taken_away(store: Store, database: str) -> None:
+    await committed(store, a_message(a_pressure(), a_weight()))
+    query(database, "DELETE FROM measurement WHERE sign = 1")
+    ledger = read_ledger(database)
+    assert not ledger.balanced
+    assert ledger.disagreeing == ((wire.hub_name(HUB), 7, 1),)
+
+
+def an_undecoded_message(*payloads: bytes) -> Message:
+    entries = [
+        Undecoded(
+            device=CUFF,
+            source=0x2A35,
+            fault=Fault.TRUNCATED,
+            payload=payload,
+            received_at=NOON,
+            clock_offset_ms=-8 * 3_600_000,
+            utc_offset_min=480,
+        )
+        for payload in payloads
+    ]
+    header = wire.Header(
+        hub=HUB,
+        epoch=7,
+        sequence=1,
+        kind=wire.Kind.UNDECODED,
+        count=len(entries),
+        reference_at=NOON,
+    )
+    body = b"".join(wire.encode_undecoded(entry, NOON) for entry in entries)
+    return as_message(wire.encode_batch(header, body))

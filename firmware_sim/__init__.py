@@ -1,0 +1,1 @@
+"""Simulated devices and homes: Bluetooth LE peripherals with real ATT, GATT and SMP, with faults."""

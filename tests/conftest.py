@@ -1,0 +1,23 @@
+"""What all tests share: the fixtures, and an environment without the person's own settings."""
+
+from __future__ import annotations
+
+import os
+
+from gateway.cli.test import TEST_HOME
+
+pytest_plugins = [
+    "tests.fixtures.servers",
+    "tests.fixtures.database",
+    "tests.fixtures.workers",
+    "tests.fixtures.bluetooth",
+]
+
+KEPT = ("HEARTH_HOME", "HEARTH_DEBIAN_MIRROR", TEST_HOME)
+"""They say where the programs are; HEARTH_DATABASE_URL, say, would point at a person's own data."""
+
+
+def pytest_configure() -> None:
+    """Forget the settings of the person who runs the tests."""
+    for name in [name for name in os.environ if name.startswith("HEARTH_") and name not in KEPT]:
+        del os.environ[name]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.platform.postgres import Connection, connect_blocking, load_queries, translated
+from gateway.vitals import BY_CODE
 
 _QUERIES = load_queries(Path(__file__).parent / "sql" / "ledger.sql")
 
@@ -84,6 +85,13 @@ def read_ledger(dsn: str, *, hub: str | None = None, prove: bool = True) -> Ledg
             disagreeing=tuple((name, epoch, sequence) for name, epoch, sequence in disagreeing),
             rejected=rejected,
         )
+
+
+def stored_signs(dsn: str) -> list[str]:
+    """Return the names of the signs of which at least one measurement is stored."""
+    with connect_blocking(dsn, application="hearth-ledger") as connection, translated():
+        rows = connection.execute(_QUERIES["stored_signs"], {"signs": list(BY_CODE)})
+        return [BY_CODE[code].name for (code,) in rows.fetchall()]
 
 
 def _rows(connection: Connection, query: str, hub: str | None) -> Iterable[tuple[Any, ...]]:

@@ -35,3 +35,9 @@ LIMIT 100
 -- name: rejected
 -- Messages that were no batch, and how often they came.
 SELECT count(*), coalesce(sum(seen), 0)::bigint FROM quarantine WHERE kind = 3
+
+-- name: stored_signs
+-- Of the given signs, those with at least one measurement.
+SELECT sign
+FROM unnest(%(signs)s::smallint[]) AS given (sign)
+WHERE EXISTS (SELECT FROM measurement m WHERE m.sign = given.sign)

@@ -1,0 +1,1 @@
+"""The resident's archive: what an administrator enters, what clinicians read; REST."""

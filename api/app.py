@@ -1,0 +1,28 @@
+"""The REST API as an ASGI application: routes inside, what guards them around."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI, Security
+
+from api.archive import Archive
+from api.auth import RequireToken
+from api.boundary import Boundary
+from api.openapi import BEARER, ERRORS, describe
+from api.problems import answer_problems
+from api.routes import equipment, operations, residents, signs
+
+
+def create_app(archive: Archive, token: str) -> FastAPI:
+    """Return the application over an archive, for whoever bears `token`."""
+    # FastAPI's own pages at /docs load scripts from other hosts, so there are none.
+    app = FastAPI(docs_url=None, redoc_url=None)
+    app.state.archive = archive
+    app.openapi = lambda: describe(app)  # type: ignore[method-assign]  # as FastAPI documents it
+    guarded = [Security(BEARER)]
+    for router in (residents.router, equipment.router, signs.router, operations.router):
+        app.include_router(router, dependencies=guarded, responses=ERRORS)
+    app.include_router(operations.probes)
+    answer_problems(app)
+    app.add_middleware(RequireToken, token=token)
+    app.add_middleware(Boundary)
+    return app

@@ -1,0 +1,282 @@
+"""Reads of the resident's archive: the one place of the API that asks the database.
+
+Each is one statement on a connection of the pool that can only read, and that gives up after a
+named time. `UnavailableError`: the database is down, busy, or took too long.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum
+from pathlib import Path
+from typing import TypeVar
+from uuid import UUID
+
+from api.cursor import BEFORE_ALL, BEHIND_ALL, Place
+from api.documents import Health, HubLedger, ResidentDocument
+from api.records import Device, Home, Hub, Link, Resident
+from api.registry import QUERIES as REGISTRY
+from gateway import __version__
+from gateway.errors import DataError
+from gateway.platform.postgres import (
+    AsyncConnection,
+    AsyncConnectionPool,
+    TupleRow,
+    class_row,
+    dsn_with,
+    load_queries,
+    open_pool,
+    sql,
+    translated,
+)
+from gateway.vital_sign import VitalSign
+from gateway.vitals import BY_CODE, QUANTITIES
+
+CONNECTIONS_MAX = 8
+"""Further requests wait for a connection, at most `gateway.platform.postgres.POOL_WAIT_S_MAX`."""
+STATEMENT_MS_MAX = 5_000
+"""The database gives up on a statement that takes longer; the request ends with 503."""
+FLAG_ARTEFACT = 1 << 0
+"""In the column `flags`, as its comment in the schema says."""
+
+_SESSION = (
+    f"-c statement_timeout={STATEMENT_MS_MAX} -c default_transaction_read_only=on -c timezone=UTC"
+)
+_SQL = Path(__file__).parent / "sql"
+_STATE = load_queries(_SQL / "state.sql")
+_MEASUREMENTS = load_queries(_SQL / "measurements.sql")
+_COLUMNS = sql.SQL(", ").join(sql.Identifier(quantity.name) for quantity in QUANTITIES)
+_FIRST_COLUMN = 13
+"""The quantities' columns come behind so many others."""
+_COLUMN_OF = {quantity.name: _FIRST_COLUMN + i for i, quantity in enumerate(QUANTITIES)}
+
+_Row = TypeVar("_Row")
+
+
+class UnknownResidentError(DataError):
+    """No resident has this id."""
+
+
+class Order(Enum):
+    """Which measurement a page begins with."""
+
+    DESC = "desc"
+    """The newest."""
+    ASC = "asc"
+    """The oldest."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """Which of a resident's measurements: at most `limit`, in an order, behind a place.
+
+    They were measured from `from_at` up to before `to_at`.
+    """
+
+    signs: Sequence[VitalSign]
+    from_at: datetime
+    to_at: datetime
+    order: Order
+    after: Place | None
+    limit: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredMeasurement:
+    """One row of the measurement table; the columns are described in the schema.
+
+    `values` stand in the order of the sign's quantities, canonical, None where absent.
+    """
+
+    place: Place
+    stored_at: datetime
+    received_after_s: float
+    utc_offset: int | None
+    time_quality: int
+    unit_set: int
+    digits: int
+    status: int
+    flags: int
+    values: tuple[float | None, ...]
+    device: str
+
+
+PAGE = {
+    order: _MEASUREMENTS["page"].format(
+        quantities=_COLUMNS, order=sql.SQL(order.name), beyond=beyond
+    )
+    for order, beyond in ((Order.DESC, sql.SQL("<")), (Order.ASC, sql.SQL(">")))
+}
+LATEST = _MEASUREMENTS["latest"].format(quantities=_COLUMNS)
+_START = {Order.DESC: BEHIND_ALL, Order.ASC: BEFORE_ALL}
+
+
+def page_parameters(resident: UUID, selection: Selection) -> dict[str, object]:
+    """Return the parameters of the statements in `PAGE`."""
+    place = selection.after or _START[selection.order]
+    return {
+        "resident": resident,
+        "signs": [sign.code for sign in selection.signs],
+        "from_at": selection.from_at,
+        "to_at": selection.to_at,
+        "measured_at": place.measured_at,
+        "device_id": place.device_id,
+        "user_slot": place.user_slot,
+        "sign": place.sign,
+        "identity_us": place.identity_us,
+        "limit": selection.limit,
+    }
+
+
+@asynccontextmanager
+async def open_archive(dsn: str) -> AsyncIterator[Archive]:
+    """Open the archive; connections are made when they are needed, so the database may be down."""
+    session = dsn_with(dsn, options=_SESSION)
+    async with open_pool(
+        session, application="hearth-api", size_max=CONNECTIONS_MAX, autocommit=True
+    ) as pool:
+        yield Archive(pool)
+
+
+class Archive:
+    """The archive over a pool of connections."""
+
+    def __init__(self, pool: AsyncConnectionPool[AsyncConnection[TupleRow]]) -> None:
+        self._pool = pool
+
+    async def measurements(self, resident: UUID, selection: Selection) -> list[StoredMeasurement]:
+        """Return a page of a resident's measurements.
+
+        Raises:
+            UnknownResidentError: there is no such resident.
+        """
+        parameters = page_parameters(resident, selection)
+        return await self._measurements(PAGE[selection.order], parameters)
+
+    async def latest(self, resident: UUID) -> list[StoredMeasurement]:
+        """Return, for each sign, the latest measurement and the latest that is no artefact.
+
+        They are the same row, twice, where the latest is no artefact.
+
+        Raises:
+            UnknownResidentError: there is no such resident.
+        """
+        parameters = {"resident": resident, "signs": list(BY_CODE), "artefact": FLAG_ARTEFACT}
+        return await self._measurements(LATEST, parameters)
+
+    async def resident(self, resident: UUID) -> ResidentDocument:
+        """Return one resident with the links in force, past ones too.
+
+        Raises:
+            UnknownResidentError: there is no such resident.
+        """
+        rows = await self._rows(REGISTRY["resident_with_links"], {"resident": resident})
+        if not rows:
+            raise UnknownResidentError
+        return ResidentDocument(
+            id=resident,
+            created_at=rows[0][0],
+            links=[
+                Link(
+                    device=device,
+                    user_slot=user_slot,
+                    resident=resident,
+                    starts_at=starts_at,
+                    ends_at=ends_at,
+                )
+                for _created_at, device, user_slot, starts_at, ends_at in rows
+                if device is not None
+            ],
+        )
+
+    async def residents(self, after: UUID | None, limit: int) -> list[Resident]:
+        """Return residents in the order of their ids."""
+        return await self._records(Resident, REGISTRY["list_residents"], after=after, limit=limit)
+
+    async def homes(self, after: UUID | None, limit: int) -> list[Home]:
+        """Return homes in the order of their ids."""
+        return await self._records(Home, REGISTRY["list_homes"], after=after, limit=limit)
+
+    async def hubs(self, home: UUID | None, after: str | None, limit: int) -> list[Hub]:
+        """Return hubs, all or one home's, in the order of their names."""
+        return await self._records(Hub, REGISTRY["list_hubs"], home=home, after=after, limit=limit)
+
+    async def devices(self, home: UUID | None, after: str | None, limit: int) -> list[Device]:
+        """Return devices, all or one home's, in the order of their addresses."""
+        return await self._records(
+            Device, REGISTRY["list_devices"], home=home, after=after, limit=limit
+        )
+
+    async def ledger(self, after: str | None, limit: int) -> list[HubLedger]:
+        """Return what became of what each hub published, in the order of their names."""
+        return await self._records(HubLedger, _STATE["ledger"], after=after, limit=limit)
+
+    async def lacking_columns(self) -> list[str]:
+        """Return what this version reads and the schema does not have (yet)."""
+        columns = {"columns": [quantity.name for quantity in QUANTITIES]}
+        return [name for (name,) in await self._rows(_STATE["lacking_columns"], columns)]
+
+    async def health(self) -> Health:
+        """Return which version answers over which schema."""
+        ((schema_version,),) = await self._rows(_STATE["schema_version"], {})
+        return Health(
+            version=__version__,
+            schema_version=schema_version,
+            lacking_columns=await self.lacking_columns(),
+        )
+
+    async def _measurements(
+        self, query: sql.Composed, parameters: Mapping[str, object]
+    ) -> list[StoredMeasurement]:
+        rows = await self._rows(query, parameters)
+        if not rows:
+            raise UnknownResidentError
+        # One row of nulls: the resident is known and has no measurement.
+        return [_stored(row) for row in rows if row[0] is not None]
+
+    async def _rows(
+        self, query: sql.SQL | sql.Composed, parameters: Mapping[str, object]
+    ) -> list[TupleRow]:
+        with translated():
+            async with self._pool.connection() as connection:
+                # Prepared at once: over years of chunks, planning takes longer than running.
+                cursor = await connection.execute(query, parameters, prepare=True)
+                return await cursor.fetchall()
+
+    async def _records(
+        self, record: type[_Row], query: sql.SQL, **parameters: object
+    ) -> list[_Row]:
+        with translated():
+            async with (
+                self._pool.connection() as connection,
+                connection.cursor(row_factory=class_row(record)) as cursor,
+            ):
+                await cursor.execute(query, parameters)
+                return await cursor.fetchall()
+
+
+def _stored(row: TupleRow) -> StoredMeasurement:
+    (measured_at, device_id, user_slot, sign, identity_us, stored_at, received_after_s,
+     utc_offset, time_quality, unit_set, digits, status, flags) = row[:_FIRST_COLUMN]  # fmt: skip
+    return StoredMeasurement(
+        place=Place(
+            measured_at=measured_at,
+            device_id=device_id,
+            user_slot=user_slot,
+            sign=sign,
+            identity_us=identity_us,
+        ),
+        stored_at=stored_at,
+        received_after_s=received_after_s,
+        utc_offset=utc_offset,
+        time_quality=time_quality,
+        unit_set=unit_set,
+        digits=digits,
+        status=status,
+        flags=flags,
+        values=tuple(row[_COLUMN_OF[q.name]] for q in BY_CODE[sign].quantities),
+        device=row[-1],
+    )

@@ -1,0 +1,127 @@
+"""What went wrong, for whoever asked: problem details (RFC 9457), Chinese first, English second.
+
+No problem repeats a value that was sent: it could be one that must not reach a log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import ClassVar
+
+import orjson
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from pydantic import ConfigDict
+from starlette.exceptions import HTTPException
+
+from api.archive import UnknownResidentError
+from gateway.errors import UnavailableError
+from gateway.platform.logs import get_logger
+
+MEDIA_TYPE = "application/problem+json"
+RETRY_AFTER_S = 5
+"""What a client is asked to wait when the database does not answer."""
+
+_DETAILS = {
+    HTTPStatus.UNAUTHORIZED: "需要有效的访问令牌 / a valid bearer token is needed",
+    HTTPStatus.NOT_FOUND: "没有此地址 / there is nothing at this address",
+    HTTPStatus.METHOD_NOT_ALLOWED: "不支持此方法 / the method is not allowed here",
+    HTTPStatus.LENGTH_REQUIRED: "需要 Content-Length / the request's length is needed",
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "请求过大 / the request is too large",
+    HTTPStatus.REQUEST_URI_TOO_LONG: "地址过长 / the address is too long",
+    HTTPStatus.UNPROCESSABLE_ENTITY: "参数有误 / a parameter is wrong",
+    HTTPStatus.INTERNAL_SERVER_ERROR: "服务内部错误, 已记录 / an error of the service; it is logged",
+    HTTPStatus.SERVICE_UNAVAILABLE: "暂时无法提供服务 / the archive does not answer now",
+}
+_UNKNOWN_RESIDENT = "没有这位居民 / there is no such resident"
+
+_log = get_logger(__name__)
+
+
+class ParameterError(Exception):
+    """A parameter that only the route can judge is wrong."""
+
+    def __init__(self, parameter: str, detail: str) -> None:
+        super().__init__(detail)
+        self.fault = Fault(parameter=parameter, detail=detail)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """What is wrong with one parameter."""
+
+    parameter: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """Problem details (RFC 9457)."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(use_attribute_docstrings=True)
+
+    type: str = "about:blank"
+    """No more than the status says."""
+    title: str
+    """The status in words."""
+    status: int
+    detail: str
+    errors: Sequence[Fault] = ()
+    """Of a wrong request: which parameters, and why."""
+
+
+def problem(
+    status: HTTPStatus, detail: str | None = None, errors: Sequence[Fault] = ()
+) -> Response:
+    """Return the response that says `status` and why."""
+    document = Problem(
+        title=status.phrase,
+        status=status,
+        detail=detail or _DETAILS.get(status, status.description),
+        errors=errors,
+    )
+    response = Response(orjson.dumps(document), status_code=status, media_type=MEDIA_TYPE)
+    if status == HTTPStatus.UNAUTHORIZED:
+        response.headers["WWW-Authenticate"] = "Bearer"
+    elif status == HTTPStatus.SERVICE_UNAVAILABLE:
+        response.headers["Retry-After"] = str(RETRY_AFTER_S)
+    return response
+
+
+def answer_problems(app: FastAPI) -> None:
+    """Let the application answer its errors as problems."""
+    app.exception_handler(HTTPException)(_http)
+    app.exception_handler(RequestValidationError)(_wrong_parameters)
+    app.exception_handler(ParameterError)(_wrong_parameter)
+    app.exception_handler(UnknownResidentError)(_unknown_resident)
+    app.exception_handler(UnavailableError)(_unavailable)
+
+
+async def _http(_request: Request, error: HTTPException) -> Response:
+    response = problem(HTTPStatus(error.status_code))
+    response.headers.update(error.headers or {})
+    return response
+
+
+async def _wrong_parameters(_request: Request, error: RequestValidationError) -> Response:
+    faults = [
+        Fault(parameter=str(fault["loc"][1] if len(fault["loc"]) > 1 else ""), detail=fault["msg"])
+        for fault in error.errors()
+    ]
+    return problem(HTTPStatus.UNPROCESSABLE_ENTITY, errors=faults)
+
+
+async def _wrong_parameter(_request: Request, error: ParameterError) -> Response:
+    return problem(HTTPStatus.UNPROCESSABLE_ENTITY, errors=[error.fault])
+
+
+async def _unknown_resident(_request: Request, _error: UnknownResidentError) -> Response:
+    return problem(HTTPStatus.NOT_FOUND, _UNKNOWN_RESIDENT)
+
+
+async def _unavailable(_request: Request, error: UnavailableError) -> Response:
+    _log.warning("archive_unavailable", why=str(error))
+    return problem(HTTPStatus.SERVICE_UNAVAILABLE)

@@ -1,0 +1,137 @@
+"""Residents and their measurements."""
+
+from __future__ import annotations
+
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Path, Query
+from fastapi.responses import Response
+from pydantic import AwareDatetime
+
+from api.archive import Order, Selection
+from api.cursor import BEFORE_ALL, BEHIND_ALL, TOKEN_CHARS, Place, decode_place
+from api.documents import LatestOfSign, MeasurementDocument, Page, ResidentDocument
+from api.json_rows import latest_documents, measurement_document
+from api.openapi import EXAMPLE, UNKNOWN_RESIDENT, shown
+from api.problems import ParameterError
+from api.records import Resident
+from api.routes.parameters import (
+    LIMIT_DEFAULT,
+    PREFIX,
+    AfterId,
+    ArchiveOfApp,
+    Limit,
+    json_response,
+    page_of,
+)
+from gateway.vital_sign import VitalSign
+from gateway.vitals import BY_NAME, SIGNS
+
+router = APIRouter(prefix=PREFIX, tags=["居民 / residents"])
+
+_ID = "居民的公开编号 / the resident's public id"
+ResidentId = Annotated[UUID, Path(description=_ID)]
+
+
+@router.get(
+    "/residents",
+    summary="居民列表 / residents",
+    response_model=Page[Resident],
+)
+async def list_residents(
+    archive: ArchiveOfApp, after: AfterId = None, limit: Limit = LIMIT_DEFAULT
+) -> Response:
+    """List residents in the order of their ids."""
+    items = await archive.residents(after, limit + 1)
+    return json_response(page_of(items, limit, key=lambda resident: resident.id))
+
+
+@router.get(
+    "/residents/{resident}",
+    summary="一位居民 / one resident",
+    response_model=ResidentDocument,
+    responses=UNKNOWN_RESIDENT,
+)
+async def read_resident(archive: ArchiveOfApp, resident: ResidentId) -> Response:
+    """Return one resident and who is measured by what, past links too."""
+    return json_response(await archive.resident(resident))
+
+
+@router.get(
+    "/residents/{resident}/measurements",
+    summary="测量 / measurements",
+    response_model=Page[MeasurementDocument],
+    responses=shown(Page(items=[EXAMPLE], next=EXAMPLE.id)) | UNKNOWN_RESIDENT,
+)
+async def list_measurements(
+    archive: ArchiveOfApp,
+    resident: ResidentId,
+    sign: Annotated[
+        list[str] | None,
+        Query(description="体征, 可重复 / of these signs (may repeat); default: all"),
+    ] = None,
+    from_at: Annotated[
+        AwareDatetime | None,
+        Query(alias="from", description="起始时间, 含 / measured at or after"),
+    ] = None,
+    to_at: Annotated[
+        AwareDatetime | None,
+        Query(alias="to", description="结束时间, 不含 / measured before"),
+    ] = None,
+    order: Annotated[
+        Order, Query(description="最新在前或最早在前 / newest or oldest first")
+    ] = Order.DESC,
+    after: Annotated[
+        str | None,
+        Query(
+            description="上一页的 `next`, 即末条测量的编号 / `next` of the page before: the id of "
+            "its last measurement",
+            min_length=TOKEN_CHARS,
+            max_length=TOKEN_CHARS,
+        ),
+    ] = None,
+    limit: Limit = LIMIT_DEFAULT,
+) -> Response:
+    """List a resident's measurements by when they were measured, not by when they came."""
+    selection = Selection(
+        signs=_signs(sign),
+        from_at=from_at or BEFORE_ALL.measured_at,
+        to_at=to_at or BEHIND_ALL.measured_at,
+        order=order,
+        after=_place(after),
+        limit=limit + 1,
+    )
+    rows = await archive.measurements(resident, selection)
+    items = [measurement_document(row) for row in rows]
+    return json_response(page_of(items, limit, key=lambda measurement: measurement.id))
+
+
+@router.get(
+    "/residents/{resident}/latest",
+    summary="最新测量 / latest",
+    response_model=dict[str, LatestOfSign],
+    responses=shown({EXAMPLE.sign: LatestOfSign(latest=EXAMPLE, latest_without_artefact=EXAMPLE)})
+    | UNKNOWN_RESIDENT,
+)
+async def read_latest(archive: ArchiveOfApp, resident: ResidentId) -> Response:
+    """Return the latest of each sign by when it was measured, and the latest undisturbed one."""
+    return json_response(latest_documents(await archive.latest(resident)))
+
+
+def _signs(names: list[str] | None) -> list[VitalSign]:
+    if names is None:
+        return list(SIGNS)
+    unknown = next((name for name in names if name not in BY_NAME), None)
+    if unknown is not None:
+        raise ParameterError("sign", f"未知体征 / unknown; known are: {', '.join(BY_NAME)}")
+    return [BY_NAME[name] for name in dict.fromkeys(names)]
+
+
+def _place(token: str | None) -> Place | None:
+    if token is None:
+        return None
+    try:
+        return decode_place(token)
+    except ValueError as error:
+        raise ParameterError("after", f"不是有效的位置 / {error}") from error

@@ -1,0 +1,162 @@
+"""The API as a service: one process, one event loop, HTTP/1.1 by uvicorn and h11.
+
+It speaks plain HTTP, for loopback or a reverse proxy that ends TLS.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from ipaddress import ip_address
+
+import h11
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from api.app import create_app
+from api.archive import open_archive
+from gateway.errors import UsageError
+from gateway.platform.logs import get_logger
+from gateway.platform.service import run_until_signalled
+
+HEAD_BYTES_MAX = 16 * 1024
+"""A request whose head is longer is refused (400) and its connection closed."""
+HEAD_S_MAX = 10.0
+"""A connection on which a request's head takes longer is closed, one without a request too."""
+IDLE_S_MAX = 30
+"""A connection without a further request is closed after this."""
+CLIENTS_MAX = 512
+"""More connections than this are answered 503 and closed."""
+BACKLOG_MAX = 128
+"""Connections that wait to be accepted; further ones are the kernel's to refuse."""
+STOP_S_MAX = 10
+"""When the service ends, requests under way have so long; then they are cut off."""
+
+_log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiConfig:
+    """What the service needs to know. `port` 0: any free one. The DSN may hold a password."""
+
+    dsn: str
+    token: str
+    host: str
+    port: int
+
+
+async def run(config: ApiConfig) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Raises:
+        UsageError: the address is taken or is none of this machine's.
+    """
+    async with serving(config) as port:
+        _log.info("api_started", host=config.host, port=port)
+        await run_until_signalled(lambda _group: None)
+    _log.info("api_stopped")
+
+
+@asynccontextmanager
+async def serving(config: ApiConfig) -> AsyncIterator[int]:
+    """Serve until the context ends; yields the port, at which connections are accepted by now.
+
+    Raises:
+        UsageError: the address is taken or is none of this machine's.
+    """
+    with _listen(config.host, config.port) as listener:
+        if not ip_address(listener.getsockname()[0]).is_loopback:
+            _log.warning("plain_http_beyond_this_machine", host=config.host)
+        async with open_archive(config.dsn) as archive:
+            server = _Server(
+                uvicorn.Config(
+                    create_app(archive, config.token),
+                    http=_BoundedH11,
+                    ws="none",
+                    lifespan="off",
+                    log_config=None,
+                    access_log=False,
+                    server_header=False,
+                    proxy_headers=False,
+                    h11_max_incomplete_event_size=HEAD_BYTES_MAX,
+                    limit_concurrency=CLIENTS_MAX,
+                    timeout_keep_alive=IDLE_S_MAX,
+                    timeout_graceful_shutdown=STOP_S_MAX,
+                )
+            )
+            async with asyncio.TaskGroup() as group:
+                group.create_task(server.serve(sockets=[listener]))
+                try:
+                    yield listener.getsockname()[1]
+                finally:
+                    server.should_exit = True
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server, leaving the signals to whoever composes the process."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class _BoundedH11(H11Protocol):
+    """uvicorn's protocol, with a bound on how long a request's head may take."""
+
+    _head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn's own signature
+        super().connection_made(transport)
+        self._watch_head()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._watch_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._forget_head()
+        super().connection_lost(exc)
+
+    def _watch_head(self) -> None:
+        if self.conn.their_state is not h11.IDLE:
+            self._forget_head()
+        elif self._head_timer is None:
+            self._head_timer = self.loop.call_later(HEAD_S_MAX, self.transport.close)
+
+    def _forget_head(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+
+@contextmanager
+def _listen(host: str, port: int) -> Iterator[socket.socket]:
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.create_server(address[:2], family=family, backlog=BACKLOG_MAX)
+    except OSError as error:
+        raise UsageError(_cannot_listen(host, port, error)) from error
+    with listener:
+        yield listener
+
+
+def _cannot_listen(host: str, port: int, error: OSError) -> str:
+    match error.errno:
+        case errno.EADDRINUSE:
+            return (
+                f"端口被占用 / port {port} is taken: 请停止占用它的程序, 或用 HEARTH_API_PORT 另选一个 / "
+                "stop the program that holds it, or choose another with HEARTH_API_PORT (0: any)"
+            )
+        case errno.EACCES:
+            return (
+                f"无权使用端口 / port {port} is the system's: 请用 HEARTH_API_PORT 选 1024 以上的端口 / "
+                "choose one above 1024 with HEARTH_API_PORT"
+            )
+        case _:
+            return (
+                f"地址有误 / cannot listen on {host} (HEARTH_API_HOST): {error.strerror or error}"
+            )

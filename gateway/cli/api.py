@@ -1,0 +1,50 @@
+"""`hearth api`: the REST API."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+import uvloop
+
+from api.auth import load_token
+from api.server import ApiConfig, run
+from gateway.cli.database import database_url
+from gateway.platform.settings import load_settings
+
+app = typer.Typer()
+
+EXAMPLES = """\
+例 / examples:
+
+hearth api    监听本机 8420 端口 / on this machine's port 8420
+
+hearth api --port 0    任意空闲端口 / on any free port; it stands in the log
+
+curl -H "Authorization: Bearer $(cat var/secrets/api_token)" http://127.0.0.1:8420/api/v1/residents
+"""
+
+
+@app.command("api", epilog=EXAMPLES)
+def serve(
+    host: Annotated[
+        str | None, typer.Option(help="监听地址 / the address to listen on [HEARTH_API_HOST].")
+    ] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(
+            help="端口, 0 为任意空闲端口 / the port, 0 for any free one [HEARTH_API_PORT].",
+            min=0,
+            max=65535,
+        ),
+    ] = None,
+) -> None:
+    """居民档案的 REST 接口 / the REST API of the residents' archive, until Ctrl-C."""
+    settings = load_settings()
+    config = ApiConfig(
+        dsn=database_url(settings),
+        token=load_token(settings),
+        host=settings.api_host if host is None else host,
+        port=settings.api_port if port is None else port,
+    )
+    uvloop.run(run(config))

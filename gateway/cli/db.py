@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from gateway.platform.embedded.services import find_services
+from gateway.cli.database import database_url
 from gateway.platform.settings import load_settings
 from ingest import migrations
 
@@ -45,4 +45,4 @@ def new_migration() -> None:
 
 
 def _dsn() -> str:
-    return find_services(load_settings()).database_url
+    return database_url(load_settings())

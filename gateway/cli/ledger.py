@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from gateway.platform.embedded.services import find_services
+from gateway.cli.database import database_url
 from gateway.platform.settings import load_settings
 from ingest.ledger import Ledger, read_ledger
 
@@ -35,7 +35,7 @@ def ledger(
     Prove the ledger: published = stored + duplicate + quarantined, for each batch and against the
     tables, with no gap in a hub's sequence. Exit status 0 only if it holds.
     """
-    dsn = find_services(load_settings()).database_url
+    dsn = database_url(load_settings())
     if watch:
         _watch(dsn, hub)
         return

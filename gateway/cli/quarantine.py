@@ -13,9 +13,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from gateway.cli.database import database_url
 from gateway.errors import UsageError
 from gateway.measurement import device_address, device_id
-from gateway.platform.embedded.services import find_services
 from gateway.platform.postgres import AsyncConnection, connect
 from gateway.platform.settings import load_settings
 from gateway.vitals import BY_CODE
@@ -188,7 +188,7 @@ def _iso(moment: datetime | None) -> str | None:
 
 def _run(act: Callable[[AsyncConnection], Awaitable[T]]) -> T:
     async def run() -> T:
-        dsn = find_services(load_settings()).database_url
+        dsn = database_url(load_settings())
         async with await connect(dsn, application="hearth-quarantine", autocommit=True) as session:
             return await act(session)
 

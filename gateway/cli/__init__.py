@@ -1,0 +1,1 @@
+"""The command line: `hearth`, one module for each command or group of commands."""

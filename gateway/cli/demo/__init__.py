@@ -1,0 +1,295 @@
+"""`hearth demo`: the whole system on real parts, with simulated homes whose devices speak GATT."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import signal
+import sys
+import time
+from dataclasses import asdict, dataclass
+from typing import Annotated
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from api.auth import load_token
+from edge.config import load_config
+from edge.status import read_status
+from firmware_sim.homes import generate_homes
+from gateway.cli.demo.processes import Parts, Plan, running
+from gateway.cli.demo.town import Town, resident_id, settle
+from gateway.cli.demo.watch import Watch
+from gateway.cli.ledger import table_of
+from gateway.errors import UnavailableError, UsageError
+from gateway.platform.embedded.services import Services, running_services
+from gateway.platform.logs import get_logger
+from gateway.platform.ports import free_port, require_free
+from gateway.platform.secret_files import secret_path
+from gateway.platform.settings import LOOPBACK, Settings, load_settings
+from ingest.ledger import Ledger, read_ledger, stored_signs
+from ingest.migrations import migrate
+
+HOMES_MAX = 200
+"""More devices than one machine can play beside everything else."""
+READINGS_PER_S = 6.0
+"""What all devices together take: lively, and far from what the parts could carry."""
+DRAIN_S_MAX = 30.0
+"""What the hubs still hold at the end is waited for so long."""
+WATCH_S = 1.0
+"""How often the live counts are read."""
+_SECONDS = {"s": 1, "m": 60, "h": 3600}
+_DURATION = re.compile(r"(?P<count>\d+)(?P<unit>[smh]?)")
+
+_log = get_logger(__name__)
+app = typer.Typer(help="整个系统, 模拟的家庭 / the whole system with simulated homes.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """What --json prints. The counts are this run's; `balanced` is of the whole ledger."""
+
+    homes: int
+    seconds: float
+    delivered: int
+    """Indications that devices had confirmed, and drinks advertised."""
+    published: int
+    stored: int
+    duplicates: int
+    quarantined: int
+    balanced: bool
+    signs_stored: list[str]
+    visible: int
+    latency_p50_s: float | None
+    latency_p99_s: float | None
+
+
+@app.command(
+    epilog="例 / examples:\n\nhearth demo\n\nhearth demo --homes 20 --for 90s --json",
+)
+def demo(
+    *,
+    homes: Annotated[int, typer.Option(min=1, max=HOMES_MAX, help="几户 / how many homes.")] = 3,
+    for_: Annotated[
+        str | None,
+        typer.Option("--for", help="运行多久后自行结束 / how long: 60s, 5m; else until Ctrl-C."),
+    ] = None,
+    seed: Annotated[
+        int, typer.Option(min=0, help="同样的种子, 同样的家庭 / same seed, same homes.")
+    ] = 1,
+    readings_per_s: Annotated[
+        float,
+        typer.Option(min=0.1, max=200, help="全部设备每秒读数 / readings a second, all devices."),
+    ] = READINGS_PER_S,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="机器可读: 结束时一个对象 / one object at the end.")
+    ] = False,
+) -> None:
+    """启动整个系统和模拟的家庭; 账目平衡时退出码为 0.
+
+    Bring up broker, TimescaleDB, ingest, API and simulated homes, show a live count, and at the end the
+    ledger. Exit status 0 only if it balances. Ctrl-C stops cleanly.
+    """
+    settings = load_settings()
+    if settings.database_url or settings.mqtt_url:
+        raise UsageError(
+            "演示只用自带的数据库和消息代理 / the demo uses the embedded database and broker only: unset "
+            "HEARTH_DATABASE_URL and HEARTH_MQTT_URL"
+        )
+    summary = asyncio.run(
+        _Demo(settings, homes, seed, readings_per_s, _seconds(for_), quiet=as_json).run()
+    )
+    if as_json:
+        typer.echo(json.dumps(asdict(summary)))
+    raise typer.Exit(0 if summary.balanced else 1)
+
+
+class _Demo:
+    """One run of the demo."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        homes: int,
+        seed: int,
+        readings_per_s: float,
+        seconds: float | None,
+        *,
+        quiet: bool,
+    ) -> None:
+        self._settings = settings
+        self._homes = generate_homes(homes, seed)
+        self._seed = seed
+        self._readings_per_s = readings_per_s
+        self._seconds = seconds
+        self._quiet = quiet
+        self._console = Console(stderr=True)
+        self._stopped = asyncio.Event()
+
+    async def run(self) -> Summary:
+        """Run it and return what happened."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._stopped.set)
+        port = self._settings.api_port
+        require_free(port, "HEARTH_API_PORT")
+        async with running_services(self._settings, self._say) as services:
+            migrate(services.database_url)
+            town = settle(self._homes, services, self._settings.home / "demo" / "hubs")
+            before = read_ledger(services.database_url, prove=False)
+            plan = Plan(
+                settings=self._settings,
+                services=services,
+                configs=town.configs,
+                folder=self._settings.home / "demo",
+                homes=len(self._homes),
+                seed=self._seed,
+                readings_per_s=self._readings_per_s,
+                api_port=port or free_port(),
+            )
+            return await self._run_parts(plan, town, services, before)
+
+    async def _run_parts(
+        self, plan: Plan, town: Town, services: Services, before: Ledger
+    ) -> Summary:
+        self._say("启动各部分 / starting the parts")
+        context = running(plan)
+        parts = await asyncio.to_thread(context.__enter__)
+        try:
+            watch = Watch(
+                journal=plan.journal,
+                url=f"http://{LOOPBACK}:{plan.api_port}",
+                token=load_token(self._settings),
+                residents_of=town.residents_of,
+            )
+            self._tell_where(plan, town)
+            started = time.monotonic()
+            async with asyncio.TaskGroup() as tasks:
+                watching = tasks.create_task(watch.run())
+                await self._show(parts, watch, services, before)
+                seconds = time.monotonic() - started
+                await asyncio.to_thread(parts.homes.stop)
+                await _drain(town)
+                await asyncio.sleep(WATCH_S)  # the last readings become visible
+                watching.cancel()
+            ledger = await asyncio.to_thread(read_ledger, services.database_url)
+            signs = await asyncio.to_thread(stored_signs, services.database_url)
+        finally:
+            await asyncio.to_thread(context.__exit__, *sys.exc_info())
+        if not self._quiet:
+            Console().print(table_of(ledger))
+        return _summary(len(self._homes), seconds, watch, before, ledger, signs)
+
+    async def _show(self, parts: Parts, watch: Watch, services: Services, before: Ledger) -> None:
+        """Show the live count until the time is over or a person has had enough.
+
+        Raises:
+            UnavailableError: a part ended by itself.
+        """
+        deadline = None if self._seconds is None else time.monotonic() + self._seconds
+        with Live(console=self._console, auto_refresh=False, transient=True) as live:
+            while not self._stopped.is_set():
+                if not parts.all_alive():
+                    raise UnavailableError(
+                        f"有部件意外退出 / a part ended by itself: see {self._settings.home / 'log'}"
+                    )
+                if deadline is not None and time.monotonic() > deadline:
+                    return
+                ledger = await asyncio.to_thread(read_ledger, services.database_url, prove=False)
+                if self._console.is_terminal:
+                    live.update(_counts(watch, before, ledger), refresh=True)
+                try:
+                    async with asyncio.timeout(WATCH_S):
+                        await self._stopped.wait()
+                except TimeoutError:
+                    pass  # look again
+
+    def _tell_where(self, plan: Plan, town: Town) -> None:
+        url = f"http://{LOOPBACK}:{plan.api_port}"
+        token = self._settings.api_token_file or secret_path(self._settings.home, "api_token")
+        resident = resident_id(town.homes[0], town.homes[0].residents[0].person)
+        self._say(f"运行中 / running: {url}  (Ctrl-C 结束 / stops it)")
+        self._say(
+            f'试一试 / try: curl -H "Authorization: Bearer $(cat {token})" '
+            f"{url}/api/v1/residents/{resident}/latest"
+        )
+
+    def _say(self, text: str) -> None:
+        self._console.print(text, highlight=False, soft_wrap=True)
+
+
+async def _drain(town: Town) -> None:
+    """Wait until no hub holds anything without a receipt."""
+    configs = [load_config(path) for path in town.configs]
+    deadline = time.monotonic() + DRAIN_S_MAX
+    while True:
+        held = 0
+        for config in configs:
+            depth = (await asyncio.to_thread(read_status, config.hub_id, config.outbox_path)).depth
+            held += depth.entries + depth.records
+        if not held:
+            return
+        if time.monotonic() > deadline:
+            _log.warning("hubs_not_drained", measurements=held)
+            return
+        await asyncio.sleep(WATCH_S / 5)
+
+
+def _counts(watch: Watch, before: Ledger, now: Ledger) -> Table:
+    table = Table.grid(padding=(0, 2))
+    for zh, en, count in (
+        ("设备送出", "delivered by devices", watch.delivered),
+        ("已入库", "stored", now.total("stored") - before.total("stored")),
+        ("重复", "duplicate", now.total("duplicate") - before.total("duplicate")),
+        ("隔离", "quarantined", now.total("quarantined") - before.total("quarantined")),
+    ):
+        table.add_row(f"{zh} / {en}", f"{count:,}")
+    latency = _percentile(watch.latencies_s, 50)
+    table.add_row("延迟 / latency p50", "" if latency is None else f"{latency:.2f} s")
+    return table
+
+
+def _summary(
+    homes: int,
+    seconds: float,
+    watch: Watch,
+    before: Ledger,
+    after: Ledger,
+    signs: list[str],
+) -> Summary:
+    def more(term: str) -> int:
+        return after.total(term) - before.total(term)
+
+    return Summary(
+        homes=homes,
+        seconds=round(seconds, 1),
+        delivered=watch.delivered,
+        published=more("published"),
+        stored=more("stored"),
+        duplicates=more("duplicate"),
+        quarantined=more("quarantined"),
+        balanced=after.balanced,
+        signs_stored=signs,
+        visible=len(watch.latencies_s),
+        latency_p50_s=_percentile(watch.latencies_s, 50),
+        latency_p99_s=_percentile(watch.latencies_s, 99),
+    )
+
+
+def _percentile(values: list[float], percent: float) -> float | None:
+    return round(float(np.percentile(values, percent)), 3) if values else None
+
+
+def _seconds(duration: str | None) -> float | None:
+    if duration is None:
+        return None
+    match = _DURATION.fullmatch(duration)
+    if match is None:
+        raise UsageError(
+            f"时长有误 / --for takes a number and s, m or h, such as 60s: {duration!r}"
+        )
+    return float(match["count"]) * _SECONDS[match["unit"] or "s"]

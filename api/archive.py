@@ -32,6 +32,7 @@ from gateway.platform.postgres import (
     sql,
     translated,
 )
+from gateway.stored import FLAG_ARTEFACT
 from gateway.vital_sign import VitalSign
 from gateway.vitals import BY_CODE, QUANTITIES
 
@@ -39,9 +40,6 @@ CONNECTIONS_MAX = 8
 """Further requests wait for a connection, at most `gateway.platform.postgres.POOL_WAIT_S_MAX`."""
 STATEMENT_MS_MAX = 5_000
 """The database gives up on a statement that takes longer; the request ends with 503."""
-FLAG_ARTEFACT = 1 << 0
-"""In the column `flags`, as its comment in the schema says."""
-
 _SESSION = (
     f"-c statement_timeout={STATEMENT_MS_MAX} -c default_transaction_read_only=on -c timezone=UTC"
 )

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import orjson
 
-from api.archive import FLAG_ARTEFACT, StoredMeasurement
+from api.archive import StoredMeasurement
 from api.cursor import encode_place
 from api.documents import (
     AbsentValue,
@@ -22,16 +22,10 @@ from api.documents import (
 from api.json_numbers import converted_number, number_as_sent, original_value
 from gateway.measurement import TimeQuality
 from gateway.quantity import Absent, Quantity, Unit
-from gateway.vital_sign import NO_USER_SLOT, QUANTITIES_MAX, VitalSign
+from gateway.stored import ABSENCE_BITS, ABSENCES_AT, EXPONENT_BITS, FLAG_ARTEFACT
+from gateway.vital_sign import NO_USER_SLOT, VitalSign
 from gateway.vitals import BY_CODE
 from gateway.wire import OFFSET_STEP_MIN
-
-_EXPONENT_BITS, _ABSENCE_BITS = 8, 4
-_ABSENCES_AT = _EXPONENT_BITS * QUANTITIES_MAX
-"""In `digits`, a byte for each value's power of ten; above them, a nibble for each absence."""
-
-_OFFSET_STEPS_MAX = 24 * 60 // OFFSET_STEP_MIN - 1
-"""The wire has room for offsets of more than a day, which RFC 3339 cannot write and no zone has."""
 
 
 def measurement_document(stored: StoredMeasurement) -> MeasurementDocument:
@@ -79,9 +73,9 @@ def _value(
 ) -> PresentValue | ConvertedValue | AbsentValue:
     value = stored.values[index]
     if value is None:
-        absence = stored.digits >> (_ABSENCES_AT + _ABSENCE_BITS * index) & 0xF
+        absence = stored.digits >> (ABSENCES_AT + ABSENCE_BITS * index) & 0xF
         return AbsentValue(absent=Absent(absence).name.lower())
-    exponent = _signed_byte(stored.digits >> (_EXPONENT_BITS * index) & 0xFF)
+    exponent = _signed_byte(stored.digits >> (EXPONENT_BITS * index) & 0xFF)
     if unit == quantity.unit:
         return PresentValue(value=orjson.Fragment(number_as_sent(value, exponent)), unit=unit.ucum)
     original = number_as_sent(original_value(value, unit), exponent)
@@ -97,8 +91,8 @@ def _statuses(sign: VitalSign, status: int) -> list[str]:
 
 
 def _instant(moment: datetime, utc_offset: int | None) -> str:
-    """Return RFC 3339; Z where the local offset is not known (RFC 9557, 2), or is none."""
-    if utc_offset is None or abs(utc_offset) > _OFFSET_STEPS_MAX:
+    """Return RFC 3339; Z where the local offset is not known (RFC 9557, 2)."""
+    if utc_offset is None:
         utc = moment.astimezone(UTC).replace(tzinfo=None)
         return f"{utc.isoformat(timespec='milliseconds')}Z"
     zone = timezone(timedelta(minutes=OFFSET_STEP_MIN * utc_offset))

@@ -46,6 +46,8 @@ COUNTER_END = 1 << 63
 
 NO_TIME = -(1 << 63)
 NO_OFFSET = -128
+OFFSET_STEPS_MAX = 95
+"""Within a day, so that RFC 3339 can write it."""
 OFFSET_STEP_MIN = 15
 """Offsets to UTC count quarter hours; every zone in use is a multiple."""
 
@@ -441,10 +443,8 @@ def _offset_steps(offset_min: int | None) -> int:
     if offset_min is None:
         return NO_OFFSET
     steps, rest = divmod(offset_min, OFFSET_STEP_MIN)
-    if rest or abs(steps) > _INT8_MAX:
-        raise EncodeError(
-            f"offset to UTC of {offset_min} min is no multiple of {OFFSET_STEP_MIN} min"
-        )
+    if rest or abs(steps) > OFFSET_STEPS_MAX:
+        raise EncodeError(f"offset to UTC of {offset_min} min: quarter hours within a day")
     return steps
 
 

@@ -12,16 +12,16 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from gateway.quantity import Absent
+from gateway.stored import ABSENCES_AT, EXPONENT_BITS, FLAG_ARTEFACT
 from gateway.vital_sign import QUANTITIES_MAX, VitalSign
 from gateway.vitals import SIGNS
+from gateway.wire import NO_OFFSET
 from ingest.copy_binary import Column, Type, timestamps
 from ingest.verdicts import TIME_MS_MAX, Judged, Verdict, storable
 
 IDENTITY_WINDOW_MS = 48 * 3_600_000
 """The same device time with the same values is the same reading when the two places it was mapped
 to are this close (a clock corrected by more is a clock that began anew)."""
-FLAG_ARTEFACT = 1 << 0
 KIND_RECORD, KIND_PAYLOAD, KIND_MESSAGE = 1, 2, 3
 """What a row of quarantine holds (its column `kind`)."""
 
@@ -223,7 +223,7 @@ def measurement_columns(
     ]
     columns = [Column(name=name, type=type_, values=array) for name, type_, array in fixed]
     columns.append(
-        Column(name="utc_offset", type=Type.INT2, values=offset, present=offset != _NO_OFFSET)
+        Column(name="utc_offset", type=Type.INT2, values=offset, present=offset != NO_OFFSET)
     )
     columns += [
         Column(
@@ -237,19 +237,16 @@ def measurement_columns(
     return columns
 
 
-_NO_OFFSET = -128
+_BYTE_BITS = 8
 
 
 def _digits(records: npt.NDArray[np.void]) -> Ints:
-    """Pack exponents (bytes 0-4) and absences (bits 40-59), as the store's column keeps them."""
+    """Pack exponents and absences as gateway.stored has them; the wire's nibbles stand likewise."""
     exponents = records["exponent"].view(np.uint8).astype(np.int64)
     absent = records["absent"].astype(np.int64)
     digits = np.zeros(len(records), np.int64)
     for index in range(QUANTITIES_MAX):
-        digits |= exponents[:, index] << (8 * index)
+        digits |= exponents[:, index] << (EXPONENT_BITS * index)
     for index in range(absent.shape[1]):
-        digits |= absent[:, index] << (8 * (QUANTITIES_MAX + index))
+        digits |= absent[:, index] << (ABSENCES_AT + _BYTE_BITS * index)  # two nibbles a byte
     return digits
-
-
-assert max(reason.value for reason in Absent) < 1 << 4  # noqa: S101 - a nibble each

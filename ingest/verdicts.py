@@ -177,6 +177,7 @@ def judge(
     identity_ms, identity_fits = _identity(records, measured_ms)
     device_id, device_home = registry.find_devices(records["device"])
     values = _values(records, absent, unit_set, tables)
+    utc_offset = records["utc_offset"].astype(np.int16)
 
     rule(Verdict.SIGN_UNKNOWN, tables.width[sign] == 0)
     rule(
@@ -187,6 +188,7 @@ def judge(
         | (records["time_quality"] < TimeQuality.SYNCHRONISED)
         | (records["time_quality"] > TimeQuality.UNPLACED)
         | ((records["time_flags"] & ~np.uint8(wire.TIME_FLAGS_KNOWN)) != 0)
+        | ((np.abs(utc_offset) > wire.OFFSET_STEPS_MAX) & (utc_offset != wire.NO_OFFSET))
         | (absent > max(reason.value for reason in Absent)).any(axis=1)
         | _values_beyond_the_sign(absent, tables.width[sign]),
     )

@@ -16,10 +16,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from api.archive import FLAG_ARTEFACT, LATEST, PAGE, Order, Selection, page_parameters
+from api.archive import LATEST, PAGE, Order, Selection, page_parameters
 from gateway.measurement import Measurement
 from gateway.platform.postgres import connect_blocking, sql
 from gateway.quantity import Absent
+from gateway.stored import FLAG_ARTEFACT
 from gateway.vitals import BY_NAME, SIGNS
 from tests.archives import API, api_over, public_id, store
 from tests.worlds import NOON, OTHER_RESIDENT, a_pressure, a_weight, enter_registry

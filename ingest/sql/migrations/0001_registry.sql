@@ -23,6 +23,7 @@ CREATE TABLE hub (
     enrolled_at timestamptz NOT NULL DEFAULT now(),
     revoked_at timestamptz
 );
+CREATE INDEX hub_of_home ON hub (home_id);
 COMMENT ON COLUMN hub.name IS 'the id in topics and batches: 16 hexadecimal digits';
 
 CREATE TABLE device (
@@ -32,6 +33,7 @@ CREATE TABLE device (
     model text,
     created_at timestamptz NOT NULL DEFAULT now()
 );
+CREATE INDEX device_of_home ON device (home_id);
 COMMENT ON COLUMN device.address IS 'EUI-48 (or EUI-64), capital hexadecimal pairs between colons';
 
 -- A device's user slot belongs to one resident at a time. A correction does not change a link, it
@@ -48,6 +50,7 @@ CREATE TABLE link (
         device_id WITH =, user_slot WITH =, during WITH &&
     ) WHERE (superseded_at IS NULL)
 );
+CREATE INDEX link_of_resident ON link (resident_id) WHERE superseded_at IS NULL;
 COMMENT ON COLUMN link.user_slot IS '255: readings that name no slot';
 
 -- Ingest and the API hold these tables in memory and read them again when told.

@@ -50,6 +50,13 @@ class Settings(BaseSettings):
     mqtt_ca_file: Annotated[
         Path | None, Field(description="The certificates to trust for mqtts://.")
     ] = None
+    debian_mirror: Annotated[
+        str | None,
+        Field(
+            description="Where the embedded servers' packages come from, such as "
+            "https://…/debian/; without it the mirror that this machine's apt sources name."
+        ),
+    ] = None
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], Field(description="The least level logged.")
     ] = "info"

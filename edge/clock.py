@@ -1,0 +1,301 @@
+"""Placing a device's time on the hub's time line.
+
+HL7 Personal Health Device guide (PHD IG 2.0.0), base Observation, "Timestamp: effective[x]", after
+IEEE 11073-10206: `ROWS` is its table. The simple profiles claim neither "current" nor "synced";
+there the hub infers both from the time lines it has seen. Pure: nothing here reads a clock.
+
+A device's clock runs on a *time line* from one jump (set, reset, new battery) to the next. A
+coincident pair, the device's clock read at a known instant of the hub, says how far the line lies
+from the hub's. The hub remembers ended lines, so a record from before a jump can still be placed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta, tzinfo
+from enum import Enum
+
+from gateway.gatt.times import DeviceTime, TimeType, from_ms, ms_since_epoch
+from gateway.measurement import TimeQuality
+from gateway.wire import OFFSET_STEP_MIN
+
+CLOCK_ERROR_MAX = timedelta(seconds=5)
+"""A clock that is off by less is right: its own times are kept. One that is off by more is set."""
+READING_ERROR = timedelta(seconds=2)
+"""What a clock of whole seconds, read over a slow link, may seem to jump by while it runs on."""
+DRIFT_PER_DAY = timedelta(seconds=26)
+"""300 parts per million, three times a bad watch crystal. Off by more since last time: a jump."""
+NOW_MAX = timedelta(minutes=2)
+"""Where no clock can be read: a time-stamp this close to its reception shows a clock that is right.
+Devices send within seconds of measuring; a wrong clock is wrong by hours or years."""
+RECORD_AGE_MAX = timedelta(days=400)
+"""No home device's memory reaches back further; an older time-stamp is a clock's default date."""
+SHOWN_MS_MAX = 1 << 47
+"""About 4,400 years. A clock that shows more is not one; it counts as showing no date."""
+LINES_MAX = 8
+"""Time lines remembered of one device. At the bound the oldest is forgotten; records on it become
+UNPLACED and wait in quarantine."""
+
+
+class Rule(Enum):
+    """What to do with a time-stamp."""
+
+    KEEP = "keep"
+    """It is right; only its distance to UTC may have to be added."""
+    TO_UTC = "to_utc"
+    """It is right local time: to UTC by its own offset, or by the hub's if the pair agrees."""
+    MAP = "map"
+    """Move it by the coincident pair of the line that runs now."""
+    EARLIER = "earlier"
+    """It lies on a line that has ended: move it if that line is remembered."""
+    INFER = "infer"
+    """The profile makes no claims: look where on the known lines it fits."""
+
+
+ROWS: dict[tuple[TimeType, bool | None, bool | None, bool | None], Rule] = {
+    # time type, current, synced, offset (None: does not matter)
+    (TimeType.UTC, True, True, True): Rule.KEEP,
+    (TimeType.UTC, True, True, False): Rule.KEEP,
+    (TimeType.UTC, True, False, True): Rule.MAP,
+    (TimeType.UTC, True, False, False): Rule.MAP,
+    (TimeType.UTC, False, True, True): Rule.KEEP,
+    (TimeType.UTC, False, True, False): Rule.KEEP,
+    (TimeType.UTC, False, False, True): Rule.EARLIER,
+    (TimeType.UTC, False, False, False): Rule.EARLIER,
+    (TimeType.LOCAL, True, True, True): Rule.TO_UTC,
+    (TimeType.LOCAL, True, True, False): Rule.TO_UTC,
+    (TimeType.LOCAL, True, False, True): Rule.MAP,
+    (TimeType.LOCAL, True, False, False): Rule.MAP,
+    (TimeType.LOCAL, False, True, True): Rule.KEEP,
+    (TimeType.LOCAL, False, True, False): Rule.KEEP,
+    (TimeType.LOCAL, False, False, True): Rule.EARLIER,
+    (TimeType.LOCAL, False, False, False): Rule.EARLIER,
+    (TimeType.TICKS, True, None, None): Rule.MAP,
+    (TimeType.TICKS, False, None, None): Rule.EARLIER,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pair:
+    """A coincident time-stamp: the device's clock showed `shown` at the hub's instant `at`."""
+
+    shown: DeviceTime
+    at: datetime
+
+    @property
+    def ahead(self) -> timedelta:
+        """How far the hub's UTC lies ahead of what the device shows, taken as if it were UTC."""
+        return timedelta(milliseconds=ms_since_epoch(self.at) - self.shown.ms)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimeLine:
+    """A stretch during which a device's clock ran on without a jump.
+
+    A device time plus `ahead` is UTC. `first_at` and `last_at` are the hub's instants of its first
+    and latest coincident pair; `set_at` is when the hub began it by setting the clock.
+    """
+
+    type: TimeType
+    ahead: timedelta
+    first_at: datetime
+    last_at: datetime
+    set_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placed:
+    """Where a reading lies: an aware UTC instant, how it came about, the local time's offset."""
+
+    measured_at: datetime
+    quality: TimeQuality
+    utc_offset_min: int | None
+
+
+def place(
+    time: DeviceTime | None, *, received_at: datetime, lines: Sequence[TimeLine], zone: tzinfo
+) -> Placed:
+    """Place what a device says of when it measured; `lines` are its time lines, oldest first."""
+    if time is None:
+        return _placed(received_at, TimeQuality.RECEPTION, zone)
+    of_type = [line for line in lines if line.type is time.type]
+    match _rule(time):
+        case Rule.KEEP:
+            placed = _kept(time, zone)
+        case Rule.TO_UTC:
+            sure = time.utc_offset_min is not None or not of_type
+            placed = _kept(time, zone) if sure else _kept_or_mapped(time, of_type[-1], zone)
+        case Rule.MAP:
+            placed = _on_line(time, of_type[-1], TimeQuality.MAPPED, zone) if of_type else None
+        case Rule.EARLIER:
+            placed = _earlier(time, of_type, zone)
+        case Rule.INFER:
+            placed = _inferred(time, received_at, of_type, zone)
+    return placed or _placed(received_at, TimeQuality.UNPLACED, zone)
+
+
+def pair_of(shown: DeviceTime | None, at: datetime) -> Pair | None:
+    """Return the pair that a clock read at an instant of the hub makes; None: it shows no date."""
+    if shown is None or abs(shown.ms) > SHOWN_MS_MAX:
+        return None
+    return Pair(shown=shown, at=at)
+
+
+def clock_error(pair: Pair, zone: tzinfo) -> timedelta:
+    """Return how far a device's clock is behind (positive) or ahead of the hub's.
+
+    A clock of local time is held against the hub's local time; a tick counter shows no time of day
+    and is never wrong.
+    """
+    if pair.shown.type is TimeType.TICKS:
+        return timedelta(0)
+    shown_at = _as_utc(pair.shown, zone)
+    return pair.at - shown_at if shown_at else timedelta.max
+
+
+def with_pair(
+    lines: Sequence[TimeLine], pair: Pair, *, set_at: datetime | None = None
+) -> tuple[TimeLine, ...]:
+    """Return the lines after a coincident pair: the last one runs on, or a new one has begun.
+
+    `set_at`: the hub has set the clock since the pair before, at this instant.
+    """
+    last = lines[-1] if lines else None
+    if last is not None and set_at is None and _runs_on(last, pair):
+        return (*lines[:-1], replace(last, ahead=pair.ahead, last_at=pair.at))
+    new = TimeLine(
+        type=pair.shown.type, ahead=pair.ahead, first_at=pair.at, last_at=pair.at, set_at=set_at
+    )
+    return (*lines, new)[-LINES_MAX:]
+
+
+def pair_from_live(time: DeviceTime, received_at: datetime, zone: tzinfo) -> Pair | None:
+    """Return the pair that a time-stamp of "now" makes, for devices whose clock cannot be read.
+
+    The guide allows "a time-stamp that is known to be now". One that agrees with the hub's clock to
+    `NOW_MAX` shows that the device's clock is right, no finer: so it is taken as exactly right.
+    """
+    if time.type is TimeType.TICKS or time.current is not None:
+        return None
+    utc = _as_utc(time, zone)
+    if utc is None or abs(received_at - utc) > NOW_MAX:
+        return None
+    return Pair(shown=time, at=utc)
+
+
+def _rule(time: DeviceTime) -> Rule:
+    if time.current is None:
+        return Rule.INFER
+    if time.type is TimeType.TICKS:
+        return ROWS[time.type, time.current, None, None]
+    return ROWS[time.type, time.current, bool(time.synced), time.utc_offset_min is not None]
+
+
+def _kept(time: DeviceTime, zone: tzinfo) -> Placed | None:
+    utc = _as_utc(time, zone)
+    if utc is None:
+        return None
+    placed = _placed(utc, TimeQuality.SYNCHRONISED, zone)
+    if time.utc_offset_min is None:
+        return placed
+    return replace(placed, utc_offset_min=time.utc_offset_min)
+
+
+def _kept_or_mapped(time: DeviceTime, line: TimeLine, zone: tzinfo) -> Placed | None:
+    """Keep the device's own time where its line agrees with the hub's clock, else map it.
+
+    Kept, it is the same however often the record comes; mapped, it moves with the clock's drift.
+    """
+    own = _kept(time, zone)
+    mapped = _on_line(time, line, TimeQuality.MAPPED, zone)
+    if own and mapped and abs(own.measured_at - mapped.measured_at) <= CLOCK_ERROR_MAX:
+        return own
+    return mapped
+
+
+def _earlier(time: DeviceTime, lines: Sequence[TimeLine], zone: tzinfo) -> Placed | None:
+    if len(lines) == 1:  # whatever the jump was, it was too small to see
+        return _on_line(time, lines[0], TimeQuality.MAPPED_EARLIER, zone)
+    for index in reversed(range(len(lines) - 1)):
+        placed = _on_line(time, lines[index], TimeQuality.MAPPED_EARLIER, zone)
+        if placed and _begins(lines, index) <= placed.measured_at <= _ends(lines, index):
+            return placed
+    return None
+
+
+def _inferred(
+    time: DeviceTime, received_at: datetime, lines: Sequence[TimeLine], zone: tzinfo
+) -> Placed | None:
+    """Find the latest line during whose life the time-stamp would lie.
+
+    Only that can be right: on any other line it would have been taken before the line began or
+    after it ended. Without any line, a time-stamp of now needs none.
+    """
+    if not lines:
+        live = pair_from_live(time, received_at, zone)
+        return _kept(time, zone) if live else None
+    oldest = received_at - RECORD_AGE_MAX
+    placed = _kept_or_mapped(time, lines[-1], zone)
+    begins = max(_begins(lines, len(lines) - 1), oldest)
+    if placed and begins <= placed.measured_at <= received_at + CLOCK_ERROR_MAX:
+        return placed
+    if len(lines) == 1:
+        return None
+    placed = _earlier(time, lines, zone)
+    return placed if placed and placed.measured_at >= oldest else None
+
+
+def _runs_on(line: TimeLine, pair: Pair) -> bool:
+    if line.type is not pair.shown.type:
+        return False
+    days = max(pair.at - line.last_at, timedelta(0)) / timedelta(days=1)
+    return abs(pair.ahead - line.ahead) <= READING_ERROR + DRIFT_PER_DAY * days
+
+
+def _begins(lines: Sequence[TimeLine], index: int) -> datetime:
+    """Return the earliest that a record on this line can be: it is not known to begin later."""
+    line = lines[index]
+    if line.set_at is not None:
+        return line.set_at - READING_ERROR
+    if index:
+        return lines[index - 1].last_at - READING_ERROR
+    return datetime.min.replace(tzinfo=UTC)
+
+
+def _ends(lines: Sequence[TimeLine], index: int) -> datetime:
+    after = lines[index + 1]
+    return (after.set_at or after.first_at) + READING_ERROR
+
+
+def _on_line(time: DeviceTime, line: TimeLine, quality: TimeQuality, zone: tzinfo) -> Placed | None:
+    try:
+        return _placed(from_ms(time.ms) + line.ahead, quality, zone)
+    except OverflowError:
+        return None
+
+
+def _as_utc(time: DeviceTime, zone: tzinfo) -> datetime | None:
+    """Return the device's own time as UTC, by its own offset or else the hub's; None: no date."""
+    try:
+        moment = from_ms(time.ms)
+        if time.type is TimeType.UTC:
+            return moment
+        if time.utc_offset_min is not None:
+            return moment - timedelta(minutes=time.utc_offset_min)
+        return moment.replace(tzinfo=zone).astimezone(UTC)
+    except OverflowError:
+        return None
+
+
+def _placed(moment: datetime, quality: TimeQuality, zone: tzinfo) -> Placed:
+    try:
+        offset = moment.astimezone(zone).utcoffset() or timedelta(0)
+    except OverflowError:
+        offset = timedelta(seconds=1)  # at the very end of the calendar no offset can be told
+    steps, rest = divmod(offset, timedelta(minutes=OFFSET_STEP_MIN))
+    return Placed(
+        measured_at=moment,
+        quality=quality,
+        utc_offset_min=None if rest else steps * OFFSET_STEP_MIN,
+    )

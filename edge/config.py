@@ -1,0 +1,243 @@
+"""hub.toml: what a person sets on a hub. An annotated example is deploy/hub.toml.
+
+A mistake stops the start, with the key's name and what to do. Secrets stand in files of their own,
+never in this one.
+"""
+
+from __future__ import annotations
+
+import stat
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
+
+from edge.outbox import CAPACITY_DEFAULT, CAPACITY_MIN, Policy
+from gateway.errors import UsageError
+from gateway.measurement import device_id
+from gateway.platform.broker_address import BrokerAddress, broker_address
+from gateway.platform.logs import get_logger
+from gateway.wire import BATCH_RECORDS_MAX, hub_id
+
+_READABLE_BY_OTHERS = stat.S_IRGRP | stat.S_IROTH
+_log = get_logger(__name__)
+
+
+def _hub(name: str) -> str:
+    hub_id(name)
+    return name
+
+
+def _device(address: str) -> str:
+    device_id(address)
+    return address
+
+
+def _zone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise ValueError(f"{name!r} is no time zone, such as Asia/Shanghai") from error
+    return name
+
+
+def _url(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.username or parts.password:
+        raise ValueError("no user name or password in the URL: set username and password_file")
+    return url
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class HubSection(_Section):
+    """[hub]: which hub this is and where it stands."""
+
+    id: Annotated[str, AfterValidator(_hub)]
+    timezone: Annotated[str, AfterValidator(_zone)] = "Asia/Shanghai"
+    data_dir: Path
+    adapters: tuple[str, ...] = ()
+    scan: Literal["active", "passive"] = "active"
+    accept: Literal["listed", "any"] | None = None
+    metrics_port: Annotated[int, Field(ge=0, le=65535)] | None = None
+
+
+class MqttSection(_Section):
+    """[mqtt]: the broker."""
+
+    url: Annotated[str, AfterValidator(_url)]
+    username: str | None = None
+    password_file: Path | None = None
+    ca_file: Path | None = None
+    cert_file: Path | None = None
+    key_file: Path | None = None
+
+
+class OutboxSection(_Section):
+    """[outbox]: how much is kept, and when a batch is made."""
+
+    capacity: Annotated[int, Field(ge=CAPACITY_MIN)] = CAPACITY_DEFAULT
+    at_capacity: Policy = Policy.KEEP_OLDEST
+    batch_records: Annotated[int, Field(ge=1, le=BATCH_RECORDS_MAX)] = 500
+    batch_age_ms: Annotated[int, Field(ge=0, le=60_000)] = 200
+
+
+class DeviceSection(_Section):
+    """[[device]]: one of the home's devices."""
+
+    address: Annotated[str, AfterValidator(_device)]
+    name: str = ""
+
+
+class HubConfig(_Section):
+    """A whole hub.toml."""
+
+    hub: HubSection
+    mqtt: MqttSection
+    outbox: OutboxSection = OutboxSection()
+    device: tuple[DeviceSection, ...] = ()
+
+    @model_validator(mode="after")
+    def _check_together(self) -> HubConfig:
+        if self.hub.accept == "listed" and not self.device:
+            raise ValueError('[hub] accept = "listed" needs at least one [[device]]')
+        if (self.mqtt.cert_file is None) != (self.mqtt.key_file is None):
+            raise ValueError("[mqtt] cert_file and key_file go together")
+        return self
+
+    @property
+    def hub_id(self) -> int:
+        """The hub's id as a number."""
+        return hub_id(self.hub.id)
+
+    @property
+    def zone(self) -> ZoneInfo:
+        """The home's time zone."""
+        return ZoneInfo(self.hub.timezone)
+
+    @property
+    def outbox_path(self) -> Path:
+        """The hub's one file."""
+        return self.hub.data_dir / "outbox.sqlite"
+
+    @property
+    def listed(self) -> frozenset[int]:
+        """The listed devices."""
+        return frozenset(device_id(device.address) for device in self.device)
+
+    @property
+    def accepts_any(self) -> bool:
+        """Whether devices that are not listed are read too: if said so, or if none is listed."""
+        return self.hub.accept == "any" or not self.device
+
+    def broker(self) -> BrokerAddress:
+        """Return the broker with the password as its file has it now.
+
+        Raises:
+            UsageError: the URL is none, or a file cannot be read.
+        """
+        mqtt = self.mqtt
+        address = broker_address(
+            mqtt.url, ca_file=mqtt.ca_file, cert_file=mqtt.cert_file, key_file=mqtt.key_file
+        )
+        password = _read_secret(mqtt.password_file) if mqtt.password_file else None
+        return BrokerAddress(
+            host=address.host,
+            port=address.port,
+            username=mqtt.username or self.hub.id,
+            password=password,
+            tls=address.tls,
+        )
+
+
+def load_config(path: Path) -> HubConfig:
+    """Read a hub.toml.
+
+    Raises:
+        UsageError: it cannot be read or something in it is wrong; the text names it.
+    """
+    try:
+        with path.open("rb") as file:
+            document = tomllib.load(file)
+    except OSError as error:
+        raise UsageError(
+            f"无法读取配置文件 / cannot read the configuration {path}: {error.strerror}"
+        ) from error
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"配置文件不是有效的 TOML / {path} is no TOML: {error}") from error
+    try:
+        config = HubConfig.model_validate(document)
+    except ValidationError as error:
+        faults = "; ".join(
+            f"{_key(fault['loc'])}: {fault['msg']}"
+            for fault in error.errors(include_input=False, include_url=False)
+        )
+        raise UsageError(f"配置有误 / the configuration {path} is wrong: {faults}") from error
+    config.broker()
+    _warn_of_open_secrets(config)
+    return config
+
+
+def check_together(configs: Sequence[HubConfig]) -> None:
+    """Check hubs that are to run in one process.
+
+    Raises:
+        UsageError: two share an id, a folder or an adapter, or name different metrics ports.
+    """
+    for what, values in (
+        ("[hub] id", [config.hub.id for config in configs]),
+        ("[hub] data_dir", [str(config.hub.data_dir.absolute()) for config in configs]),
+        ("[hub] adapters", [name for config in configs for name in config.hub.adapters]),
+    ):
+        doubled = {value for value in values if values.count(value) > 1}
+        if doubled:
+            raise UsageError(
+                f"多个网关的配置相同 / hubs in one process must differ in {what}: "
+                f"{', '.join(sorted(doubled))}"
+            )
+    if len(configs) > 1 and not all(config.hub.adapters for config in configs):
+        raise UsageError(
+            "同一进程有多个网关时须指定蓝牙适配器 / of several hubs in one process each must name its "
+            "[hub] adapters"
+        )
+    ports = {config.hub.metrics_port for config in configs} - {None}
+    if len(ports) > 1:
+        raise UsageError("同一进程只有一个指标端口 / one process has one [hub] metrics_port")
+
+
+def _key(location: Sequence[str | int]) -> str:
+    """Return a key as it stands in the file: [hub] id, [[device]] 2 address."""
+    match location:
+        case ["device", int(index), *rest]:
+            return " ".join(["[[device]]", str(index + 1), *map(str, rest)])
+        case [str(section), *rest]:
+            return " ".join([f"[{section}]", *map(str, rest)])
+        case _:
+            return "hub.toml"
+
+
+def _read_secret(path: Path) -> SecretStr:
+    try:
+        return SecretStr(path.read_text(encoding="utf-8").rstrip("\r\n"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"无法读取密码文件 / cannot read [mqtt] password_file {path}") from error
+
+
+def _warn_of_open_secrets(config: HubConfig) -> None:
+    for path in (config.mqtt.password_file, config.mqtt.key_file):
+        if path is not None and path.stat().st_mode & _READABLE_BY_OTHERS:
+            _log.warning("secret_readable_by_others", file=str(path), cure=f"chmod 600 {path}")

@@ -1,0 +1,184 @@
+"""What comes over one connection, made into items: joined, decoded, placed in time. No I/O."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta, tzinfo
+
+from edge.clock import Pair, TimeLine, pair_from_live, place, with_pair
+from edge.counts import Counts
+from edge.payloads import Decoded, Item, Payload, decode_indicated, measured, undecoded
+from gateway.errors import DecodeError, Fault
+from gateway.gatt import health_observation as ghs
+from gateway.measurement import Undecoded, device_address
+from gateway.platform.logs import get_logger
+from gateway.vital_sign import Framing
+from gateway.vitals import gatt_sources
+
+VALUES_MAX = 10_000
+"""Values taken in one session. A device that sends more has lost its senses: what comes is counted
+as lost, and the session ends."""
+
+_log = get_logger(__name__)
+
+
+@dataclass(slots=True, kw_only=True)
+class Report:
+    """The stored records of one record access procedure, as far as they have come."""
+
+    items: list[Item] = field(default_factory=list)
+    last_number: int = 0
+    is_whole: bool = True
+    """No record's segments were lost."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Value:
+    uuid: int
+    data: bytes
+    received_at: datetime
+
+
+class Intake:
+    """The values of one connection, from their arrival until they are items.
+
+    `lines`: the time lines of the device's clock; `pair`: what it showed in this connection. Values
+    wait in here until `take`, which places them by these. `answers`: what the Record Access Control
+    Point said.
+    """
+
+    def __init__(self, device: int, counts: Counts, *, zone: tzinfo, has_clock: bool) -> None:
+        self._device = device
+        self._counts = counts
+        self._zone = zone
+        self._has_clock = has_clock
+        self._values: list[_Value] = []
+        self._reassemblers: dict[int, ghs.Reassembler] = {}
+        self._parts: dict[int, list[_Value]] = {}
+        """The segments of each characteristic's payload that is not yet whole."""
+        self._report = Report()
+        self.lines: tuple[TimeLine, ...] = ()
+        self.pair: Pair | None = None
+        self.answers: list[ghs.RecordAccessResponse] = []
+        self.taken = 0
+        """Payloads made into items so far."""
+
+    @property
+    def waiting(self) -> int:
+        """How many values wait."""
+        return len(self._values)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether this session has brought more than any device has to say."""
+        return self.taken + len(self._values) >= VALUES_MAX
+
+    def put(self, uuid: int, data: bytes, received_at: datetime) -> None:
+        """Let a value wait."""
+        if self.is_full:
+            self._counts.lost += 1
+        else:
+            self._values.append(_Value(uuid=uuid, data=data, received_at=received_at))
+
+    def take(self) -> list[Item]:
+        """Make items of what waits; stored records go into the report instead."""
+        values, self._values = self._values, []
+        items: list[Item] = []
+        for value in values:
+            if value.uuid == ghs.RECORD_ACCESS_CONTROL_POINT:
+                self._take_answer(value)
+                continue
+            read = self._assemble(value)
+            if read is None:
+                continue
+            self.taken += 1
+            is_stored = framing_of(value.uuid) is Framing.STORED_SEGMENTS
+            (self._report.items if is_stored else items).append(self._item(read))
+        return items
+
+    def take_unfinished(self) -> list[Item]:
+        """Give up the payloads that have not come whole: nothing more will come."""
+        broken = [self._broken(parts, Fault.TRUNCATED) for parts in self._parts.values() if parts]
+        return [self._item(read) for read in broken if read is not None]
+
+    def end_report(self) -> Report:
+        """Return the stored records that have come, and begin another report."""
+        report, self._report = self._report, Report()
+        return report
+
+    def _take_answer(self, value: _Value) -> None:
+        try:
+            self.answers.append(ghs.decode_record_access_response(value.data))
+        except DecodeError as error:
+            _log.warning(
+                "record_access_unreadable", device=device_address(self._device), why=str(error)
+            )
+
+    def _assemble(self, value: _Value) -> Decoded | Undecoded | None:
+        """Join a value with those before it; None while its payload is not whole."""
+        payload = Payload(
+            device=self._device,
+            source=value.uuid,
+            data=value.data,
+            received_at=value.received_at,
+        )
+        framing = framing_of(value.uuid)
+        if framing is Framing.WHOLE:
+            return decode_indicated(payload)
+        parts = self._parts.setdefault(value.uuid, [])
+        parts.append(value)
+        try:
+            whole = self._reassemblers.setdefault(value.uuid, ghs.Reassembler()).feed(value.data)
+        except DecodeError as error:
+            return self._broken(parts, error.fault)
+        if whole is None:
+            return None
+        parts.clear()
+        payload = replace(payload, data=whole)
+        if framing is Framing.STORED_SEGMENTS:
+            return self._stored(replace(payload, stored=True))
+        return decode_indicated(payload)
+
+    def _broken(self, parts: list[_Value], fault: Fault) -> Undecoded | None:
+        """Give up a payload whose segments did not all come; what came is kept, as it came."""
+        self._counts.segments_lost += 1
+        last, data = parts[-1], b"".join(part.data for part in parts)
+        parts.clear()
+        if framing_of(last.uuid) is Framing.STORED_SEGMENTS:
+            self._report.is_whole = False
+            return None  # the device still has the record, and sends it again
+        return undecoded(
+            Payload(device=self._device, source=last.uuid, data=data, received_at=last.received_at),
+            fault,
+        )
+
+    def _stored(self, payload: Payload) -> Decoded | Undecoded:
+        """Read a stored record; one without even a number is kept as it is."""
+        try:
+            number, observation = ghs.split_stored(payload.data)
+        except DecodeError as error:
+            return undecoded(payload, error.fault)
+        self._report.last_number = max(self._report.last_number, number)
+        return decode_indicated(replace(payload, data=observation))
+
+    def _item(self, read: Decoded | Undecoded) -> Item:
+        """Place what was read in time."""
+        if isinstance(read, Decoded):
+            time = read.reading.device_time
+            if not self._has_clock and time is not None:
+                live = pair_from_live(time, read.payload.received_at, self._zone)
+                self.lines = with_pair(self.lines, live) if live else self.lines
+            item = measured(read, lines=self.lines, zone=self._zone)
+        else:
+            item = read
+        if isinstance(item, Undecoded):
+            # With the clock of this connection a later decoder can still place it.
+            ahead_ms = self.pair.ahead // timedelta(milliseconds=1) if self.pair else None
+            here = place(None, received_at=item.received_at, lines=(), zone=self._zone)
+            item = replace(item, clock_offset_ms=ahead_ms, utc_offset_min=here.utc_offset_min)
+        return item
+
+
+def framing_of(uuid: int) -> Framing | None:
+    """Return how the values of a characteristic make payloads; None where no sign reads it."""
+    return next((source.framing for _sign, source in gatt_sources(uuid)), None)

@@ -1,0 +1,96 @@
+The statements of edge.outbox and edge.memory.
+
+-- name: hub
+-- Whose file this is and where its numbering stands.
+SELECT name, epoch, next_sequence, place, open_in_boot FROM hub;
+
+-- name: put_hub
+-- Begin an epoch, or note that the file is open in this boot.
+INSERT OR REPLACE INTO hub (one, name, epoch, next_sequence, place, open_in_boot)
+VALUES (1, :name, :epoch, :next_sequence, :place, :open_in_boot);
+
+-- name: close_hub
+-- Note that the file was closed in order.
+UPDATE hub SET open_in_boot = NULL;
+
+-- name: put_next_sequence
+-- Move the numbering on, in the transaction that seals.
+UPDATE hub SET next_sequence = :next_sequence;
+
+-- name: depth
+-- How much waits: entries, batches, and measurements in batches.
+SELECT (SELECT count(*) FROM entry), count(*), coalesce(sum(count), 0) FROM batch;
+
+-- name: put_entry
+-- Keep one measurement or undecoded payload.
+INSERT INTO entry (kind, received_ms, body) VALUES (:kind, :received_ms, :body);
+
+-- name: entries
+-- The oldest entries.
+SELECT id, kind, received_ms, body FROM entry ORDER BY id LIMIT :limit;
+
+-- name: delete_entries
+-- Forget the entries that were sealed in the same transaction.
+DELETE FROM entry WHERE id <= :last_id;
+
+-- name: put_batch
+-- Seal a batch.
+INSERT INTO batch (epoch, sequence, count, message) VALUES (:epoch, :sequence, :count, :message);
+
+-- name: batches
+-- Batches without a receipt, oldest first, behind the one with this id.
+SELECT id, epoch, sequence, count, message FROM batch
+WHERE id > :after ORDER BY id LIMIT :limit;
+
+-- name: batch_count
+-- The measurements in one batch; no row where it has been receipted or never was.
+SELECT count FROM batch WHERE epoch = :epoch AND sequence = :sequence;
+
+-- name: delete_batch
+-- Forget a batch: only on its receipt.
+DELETE FROM batch WHERE epoch = :epoch AND sequence = :sequence;
+
+-- name: oldest_batch
+-- What goes first where a person chose to lose the oldest at capacity.
+SELECT epoch, sequence, count FROM batch ORDER BY id LIMIT 1;
+
+-- name: add_tally
+-- Count on.
+INSERT INTO tally (name, n) VALUES (:name, :n) ON CONFLICT (name) DO UPDATE SET n = n + :n;
+
+-- name: tallies
+-- All counts.
+SELECT name, n FROM tally;
+
+-- name: time_lines
+-- What is remembered of a device's clock, oldest line first.
+SELECT type, ahead_ms, first_ms, last_ms, set_ms FROM time_line
+WHERE device = :device ORDER BY position;
+
+-- name: delete_time_lines
+-- Make room for a device's lines as they are now.
+DELETE FROM time_line WHERE device = :device;
+
+-- name: put_time_line
+-- Remember one line.
+INSERT INTO time_line (device, position, type, ahead_ms, first_ms, last_ms, set_ms)
+VALUES (:device, :position, :type, :ahead_ms, :first_ms, :last_ms, :set_ms);
+
+-- name: trim_devices
+-- Forget the devices met longest ago, beyond the bound.
+DELETE FROM time_line WHERE device IN (
+    SELECT device FROM time_line GROUP BY device
+    ORDER BY max(last_ms) DESC LIMIT -1 OFFSET :devices_max
+);
+
+-- name: packets
+-- The packets that were taken, oldest first.
+SELECT device, source, digest FROM packet ORDER BY id;
+
+-- name: put_packet
+-- Remember a packet as the latest.
+INSERT OR REPLACE INTO packet (device, source, digest) VALUES (:device, :source, :digest);
+
+-- name: trim_packets
+-- Forget the oldest packets, beyond the bound.
+DELETE FROM packet WHERE id <= (SELECT max(id) FROM packet) - :packets_max;

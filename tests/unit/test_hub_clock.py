@@ -1,0 +1,306 @@
+"""The hub's clock table, row by row (HL7 PHD IG 2.0.0), and what it infers where nobody says."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge.clock import (
+    CLOCK_ERROR_MAX,
+    DRIFT_PER_DAY,
+    LINES_MAX,
+    NOW_MAX,
+    RECORD_AGE_MAX,
+    ROWS,
+    SHOWN_MS_MAX,
+    Pair,
+    TimeLine,
+    clock_error,
+    pair_from_live,
+    pair_of,
+    place,
+    with_pair,
+)
+from gateway.gatt.times import DeviceTime, TimeType, ms_since_epoch
+from gateway.measurement import TimeQuality
+
+CHINA = ZoneInfo("Asia/Shanghai")
+NOW = datetime(2026, 11, 23, 4, 0, tzinfo=UTC)
+CHINA_OFFSET = timedelta(hours=8)
+WRONG = timedelta(days=400, seconds=17)
+"""How far behind the wrong clocks here are."""
+TAKEN = NOW - timedelta(hours=5)
+
+
+def shown(
+    kind: TimeType,
+    true_at: datetime,
+    *,
+    behind: timedelta = timedelta(0),
+    current: bool | None = None,
+    synced: bool | None = None,
+    offset_min: int | None = None,
+) -> DeviceTime:
+    """What a clock that is `behind` shows at a true instant."""
+    local = CHINA_OFFSET if kind is TimeType.LOCAL else timedelta(0)
+    return DeviceTime(
+        type=kind,
+        ms=ms_since_epoch(true_at + local - behind),
+        current=current,
+        synced=synced,
+        utc_offset_min=offset_min,
+    )
+
+
+def line_of(kind: TimeType, behind: timedelta, at: datetime = NOW) -> TimeLine:
+    (line,) = with_pair((), Pair(shown=shown(kind, at, behind=behind), at=at))
+    return line
+
+
+EXPECTED = [
+    # time type, current, synced, offset -> quality, whose offset: the guide's table, in its order
+    (TimeType.UTC, True, True, True, TimeQuality.SYNCHRONISED, "device"),
+    (TimeType.UTC, True, True, False, TimeQuality.SYNCHRONISED, "hub"),
+    (TimeType.UTC, True, False, True, TimeQuality.MAPPED, "hub"),
+    (TimeType.UTC, True, False, False, TimeQuality.MAPPED, "hub"),
+    (TimeType.UTC, False, True, True, TimeQuality.SYNCHRONISED, "device"),
+    (TimeType.UTC, False, True, False, TimeQuality.SYNCHRONISED, "hub"),
+    (TimeType.UTC, False, False, True, TimeQuality.UNPLACED, "hub"),
+    (TimeType.UTC, False, False, False, TimeQuality.UNPLACED, "hub"),
+    (TimeType.LOCAL, True, True, True, TimeQuality.SYNCHRONISED, "device"),
+    (TimeType.LOCAL, True, True, False, TimeQuality.SYNCHRONISED, "hub"),
+    (TimeType.LOCAL, True, False, True, TimeQuality.MAPPED, "hub"),
+    (TimeType.LOCAL, True, False, False, TimeQuality.MAPPED, "hub"),
+    (TimeType.LOCAL, False, True, True, TimeQuality.SYNCHRONISED, "device"),
+    (TimeType.LOCAL, False, True, False, TimeQuality.SYNCHRONISED, "hub"),
+    (TimeType.LOCAL, False, False, True, TimeQuality.UNPLACED, "hub"),
+    (TimeType.LOCAL, False, False, False, TimeQuality.UNPLACED, "hub"),
+    (TimeType.TICKS, True, None, None, TimeQuality.MAPPED, "hub"),
+    (TimeType.TICKS, False, None, None, TimeQuality.UNPLACED, "hub"),
+]
+TIBET_MIN = 360
+"""An offset that a device may tell and that is not the hub's."""
+
+
+def test_the_table_has_the_guides_eighteen_rows() -> None:
+    assert set(ROWS) == {row[:4] for row in EXPECTED}
+    assert len(ROWS) == 18
+
+
+@pytest.mark.parametrize(("kind", "current", "synced", "offset", "quality", "whose"), EXPECTED)
+def test_a_row_of_the_table(
+    kind: TimeType,
+    *,
+    current: bool,
+    synced: bool | None,
+    offset: bool | None,
+    quality: TimeQuality,
+    whose: str,
+) -> None:
+    behind = timedelta(0) if synced else WRONG
+    time = shown(kind, TAKEN, behind=behind, current=current, synced=synced)
+    if offset:
+        # A local time that tells its offset is that offset's local time.
+        shift = timedelta(minutes=TIBET_MIN) - CHINA_OFFSET if kind is TimeType.LOCAL else None
+        ms = time.ms + (shift // timedelta(milliseconds=1) if shift and synced else 0)
+        time = replace(time, utc_offset_min=TIBET_MIN, ms=ms)
+    cannot = quality is TimeQuality.UNPLACED
+    lines = () if cannot else with_pair((), Pair(shown=shown(kind, NOW, behind=behind), at=NOW))
+    placed = place(time, received_at=NOW, lines=lines, zone=CHINA)
+    assert placed.quality is quality
+    assert placed.measured_at == (NOW if cannot else TAKEN)
+    assert placed.utc_offset_min == (TIBET_MIN if whose == "device" else 480)
+
+
+def test_without_its_pair_a_time_that_needs_one_cannot_be_placed() -> None:
+    time = shown(TimeType.UTC, TAKEN, behind=WRONG, current=True, synced=False)
+    assert place(time, received_at=NOW, lines=(), zone=CHINA).quality is TimeQuality.UNPLACED
+
+
+def test_local_time_that_claims_to_be_right_is_held_against_the_clock_that_was_read() -> None:
+    """Synchronised, but to another time zone than the hub's, and it does not say which."""
+    behind = timedelta(hours=2)
+    time = shown(TimeType.LOCAL, TAKEN, behind=behind, current=True, synced=True)
+    lines = (line_of(TimeType.LOCAL, behind),)
+    placed = place(time, received_at=NOW, lines=lines, zone=CHINA)
+    assert (placed.measured_at, placed.quality) == (TAKEN, TimeQuality.MAPPED)
+
+
+def test_a_right_clocks_own_time_is_kept_so_that_a_record_is_the_same_each_time_it_comes() -> None:
+    almost = timedelta(seconds=3)
+    time = shown(TimeType.LOCAL, TAKEN, behind=almost)
+    placed = place(time, received_at=NOW, lines=(line_of(TimeType.LOCAL, almost),), zone=CHINA)
+    assert placed.quality is TimeQuality.SYNCHRONISED
+    assert placed.measured_at == TAKEN - almost
+
+
+@pytest.mark.parametrize("behind", [WRONG, -WRONG, timedelta(minutes=1), -timedelta(hours=1)])
+def test_a_wrong_clock_is_seen_through(behind: timedelta) -> None:
+    time = shown(TimeType.LOCAL, TAKEN, behind=behind)
+    placed = place(time, received_at=NOW, lines=(line_of(TimeType.LOCAL, behind),), zone=CHINA)
+    assert (placed.measured_at, placed.quality) == (TAKEN, TimeQuality.MAPPED)
+
+
+@pytest.mark.parametrize("behind", [WRONG, -WRONG, timedelta(minutes=1), -timedelta(minutes=1)])
+def test_records_of_before_and_after_a_setting_go_by_their_own_time_line(
+    behind: timedelta,
+) -> None:
+    lines = with_pair((), Pair(shown=shown(TimeType.LOCAL, NOW, behind=behind), at=NOW))
+    set_at = NOW + timedelta(seconds=10)
+    lines = with_pair(lines, Pair(shown=shown(TimeType.LOCAL, set_at), at=set_at), set_at=set_at)
+    before = shown(TimeType.LOCAL, TAKEN, behind=behind)
+    later_at = set_at + timedelta(seconds=20)
+    after = shown(TimeType.LOCAL, later_at)
+    received_at = later_at + timedelta(seconds=1)
+    old = place(before, received_at=received_at, lines=lines, zone=CHINA)
+    new = place(after, received_at=received_at, lines=lines, zone=CHINA)
+    assert (old.measured_at, old.quality) == (TAKEN, TimeQuality.MAPPED_EARLIER)
+    assert (new.measured_at, new.quality) == (later_at, TimeQuality.SYNCHRONISED)
+
+
+def test_a_record_of_before_a_jump_between_two_sessions_goes_by_the_earlier_line() -> None:
+    yesterday = NOW - timedelta(days=1)
+    first = Pair(shown=shown(TimeType.LOCAL, yesterday), at=yesterday)
+    second = Pair(shown=shown(TimeType.LOCAL, NOW, behind=WRONG), at=NOW)
+    lines = with_pair(with_pair((), first), second)
+    assert len(lines) == 2
+    record = shown(TimeType.LOCAL, TAKEN)
+    placed = place(record, received_at=NOW, lines=lines, zone=CHINA)
+    assert (placed.measured_at, placed.quality) == (TAKEN, TimeQuality.MAPPED_EARLIER)
+
+
+def test_a_clock_that_drifts_runs_on_and_one_that_jumps_does_not() -> None:
+    lines = with_pair((), Pair(shown=shown(TimeType.LOCAL, NOW), at=NOW))
+    week = NOW + timedelta(days=7)
+    drifted = shown(TimeType.LOCAL, week, behind=DRIFT_PER_DAY * 6.9)
+    assert len(with_pair(lines, Pair(shown=drifted, at=week))) == 1
+    jumped = shown(TimeType.LOCAL, week, behind=DRIFT_PER_DAY * 7.5)
+    assert len(with_pair(lines, Pair(shown=jumped, at=week))) == 2
+
+
+def test_time_lines_are_bounded_and_the_oldest_goes() -> None:
+    lines: tuple[TimeLine, ...] = ()
+    for jump in range(LINES_MAX + 3):
+        at = NOW + timedelta(hours=jump)
+        clock = shown(TimeType.LOCAL, at, behind=timedelta(days=jump))
+        lines = with_pair(lines, Pair(shown=clock, at=at))
+    assert len(lines) == LINES_MAX
+    assert lines[0].first_at == NOW + timedelta(hours=3)
+
+
+def test_a_record_that_would_lie_in_the_future_is_not_placed_there() -> None:
+    """The clock was reset, nobody saw the line before, and the record is from before."""
+    record = shown(TimeType.LOCAL, NOW - timedelta(minutes=1))
+    lines = (line_of(TimeType.LOCAL, WRONG),)
+    placed = place(record, received_at=NOW, lines=lines, zone=CHINA)
+    assert (placed.measured_at, placed.quality) == (NOW, TimeQuality.UNPLACED)
+
+
+def test_a_default_date_is_no_time_of_measurement() -> None:
+    time = shown(TimeType.LOCAL, NOW - RECORD_AGE_MAX - timedelta(days=1))
+    lines = (line_of(TimeType.LOCAL, timedelta(0)),)
+    assert place(time, received_at=NOW, lines=lines, zone=CHINA).quality is TimeQuality.UNPLACED
+
+
+@pytest.mark.parametrize("kind", [TimeType.LOCAL, TimeType.UTC])
+def test_a_time_stamp_of_now_speaks_for_a_clock_that_cannot_be_read(kind: TimeType) -> None:
+    live = shown(kind, NOW - timedelta(seconds=50))
+    placed = place(live, received_at=NOW, lines=(), zone=CHINA)
+    assert placed.quality is TimeQuality.SYNCHRONISED
+    assert placed.measured_at == NOW - timedelta(seconds=50)
+    pair = pair_from_live(live, NOW, CHINA)
+    assert pair is not None
+    old = place(shown(kind, TAKEN), received_at=NOW, lines=with_pair((), pair), zone=CHINA)
+    assert (old.measured_at, old.quality) == (TAKEN, TimeQuality.SYNCHRONISED)
+
+
+def test_a_time_stamp_of_long_ago_speaks_for_nothing() -> None:
+    old = shown(TimeType.LOCAL, NOW - NOW_MAX - timedelta(seconds=1))
+    assert pair_from_live(old, NOW, CHINA) is None
+    assert place(old, received_at=NOW, lines=(), zone=CHINA).quality is TimeQuality.UNPLACED
+
+
+def test_a_small_jump_that_only_the_device_knows_of_does_not_lose_a_record() -> None:
+    time = shown(TimeType.LOCAL, TAKEN, current=False, synced=False)
+    lines = (line_of(TimeType.LOCAL, timedelta(0)),)
+    placed = place(time, received_at=NOW, lines=lines, zone=CHINA)
+    assert (placed.measured_at, placed.quality) == (TAKEN, TimeQuality.MAPPED_EARLIER)
+
+
+def test_no_time_stamp_is_the_time_of_reception() -> None:
+    placed = place(None, received_at=NOW, lines=(), zone=CHINA)
+    assert (placed.measured_at, placed.quality) == (NOW, TimeQuality.RECEPTION)
+    assert placed.utc_offset_min == 480
+
+
+def test_the_offset_is_that_of_the_day_of_measurement() -> None:
+    """Lord Howe Island keeps summer time of half an hour; the wire counts quarter hours."""
+    zone = ZoneInfo("Australia/Lord_Howe")
+    winter, summer = datetime(2026, 7, 1, tzinfo=UTC), datetime(2026, 12, 1, tzinfo=UTC)
+    offsets = [
+        place(None, received_at=at, lines=(), zone=zone).utc_offset_min for at in (winter, summer)
+    ]
+    assert offsets == [630, 660]
+
+
+def test_an_offset_that_is_no_quarter_hour_is_not_told() -> None:
+    """Shanghai before 1901 was 8:05:43 ahead."""
+    old = datetime(1890, 1, 1, tzinfo=UTC)
+    assert place(None, received_at=old, lines=(), zone=CHINA).utc_offset_min is None
+
+
+def test_how_wrong_a_clock_is() -> None:
+    behind = Pair(shown=shown(TimeType.LOCAL, NOW, behind=WRONG), at=NOW)
+    assert clock_error(behind, CHINA) == WRONG
+    ticks = Pair(shown=shown(TimeType.TICKS, NOW, behind=WRONG), at=NOW)
+    assert clock_error(ticks, CHINA) == timedelta(0)
+    assert timedelta(0) < CLOCK_ERROR_MAX < timedelta(minutes=1)
+
+
+times = st.builds(
+    DeviceTime,
+    type=st.sampled_from(TimeType),
+    ms=st.integers(-(1 << 62), 1 << 62),
+    current=st.none() | st.booleans(),
+    synced=st.none() | st.booleans(),
+    utc_offset_min=st.none() | st.integers(-56, 56).map(lambda steps: steps * 15),
+)
+moments = st.datetimes(datetime(1990, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001 - given its zone
+all_lines = st.lists(
+    st.builds(
+        TimeLine,
+        type=st.sampled_from(TimeType),
+        ahead=st.timedeltas(timedelta(days=-50000), timedelta(days=50000)),
+        first_at=moments,
+        last_at=moments,
+        set_at=st.none() | moments,
+    ),
+    max_size=LINES_MAX,
+)
+
+
+@given(time=times, received_at=moments, lines=all_lines)
+def test_whatever_a_device_says_is_placed_somewhere(
+    time: DeviceTime, received_at: datetime, lines: list[TimeLine]
+) -> None:
+    placed = place(time, received_at=received_at, lines=lines, zone=CHINA)
+    if placed.quality in {TimeQuality.UNPLACED, TimeQuality.RECEPTION}:
+        assert placed.measured_at == received_at
+    if time.current is None and placed.quality in {TimeQuality.SYNCHRONISED, TimeQuality.MAPPED}:
+        assert placed.measured_at <= received_at + NOW_MAX
+
+
+@given(time=times, at=moments, lines=all_lines)
+def test_whatever_a_clock_shows_the_lines_stay_bounded(
+    time: DeviceTime, at: datetime, lines: list[TimeLine]
+) -> None:
+    pair = pair_of(time, at)
+    assert (pair is None) == (abs(time.ms) > SHOWN_MS_MAX)
+    if pair:
+        assert len(with_pair(lines, pair)) <= LINES_MAX
+        clock_error(pair, CHINA)

@@ -10,6 +10,8 @@ from edge.counts import Counts
 from edge.payloads import Decoded, Item, Payload, decode_indicated, measured, undecoded
 from gateway.errors import DecodeError, Fault
 from gateway.gatt import health_observation as ghs
+from gateway.gatt import record_access
+from gateway.gatt.record_access import RecordAccessResponse
 from gateway.measurement import Undecoded, device_address
 from gateway.platform.logs import get_logger
 from gateway.vital_sign import Framing
@@ -59,7 +61,7 @@ class Intake:
         self._report = Report()
         self.lines: tuple[TimeLine, ...] = ()
         self.pair: Pair | None = None
-        self.answers: list[ghs.RecordAccessResponse] = []
+        self.answers: list[RecordAccessResponse] = []
         self.taken = 0
         """Payloads made into items so far."""
 
@@ -85,7 +87,7 @@ class Intake:
         values, self._values = self._values, []
         items: list[Item] = []
         for value in values:
-            if value.uuid == ghs.RECORD_ACCESS_CONTROL_POINT:
+            if value.uuid == record_access.CHARACTERISTIC:
                 self._take_answer(value)
                 continue
             read = self._assemble(value)
@@ -108,7 +110,7 @@ class Intake:
 
     def _take_answer(self, value: _Value) -> None:
         try:
-            self.answers.append(ghs.decode_record_access_response(value.data))
+            self.answers.append(record_access.decode_response(value.data))
         except DecodeError as error:
             _log.warning(
                 "record_access_unreadable", device=device_address(self._device), why=str(error)

@@ -25,6 +25,8 @@ from edge.payloads import Item
 from edge.roster import AFTER_TAKEN_S, Outcome
 from gateway.errors import DecodeError
 from gateway.gatt import health_observation as ghs
+from gateway.gatt import record_access
+from gateway.gatt.record_access import RecordAccessResponse
 from gateway.gatt.times import DeviceTime
 from gateway.measurement import device_address
 from gateway.platform.logs import get_logger
@@ -153,7 +155,7 @@ class Session:
 
     async def _subscribe(self, readable: Sequence[int]) -> None:
         """Subscribe to all that a sign reads, and to answers about stored records."""
-        asked = [*readable, ghs.RECORD_ACCESS_CONTROL_POINT]
+        asked = [*readable, record_access.CHARACTERISTIC]
         for uuid in (uuid for uuid in asked if uuid in self._link.characteristics):
             on_value = partial(self._on_value, uuid)
             try:
@@ -217,24 +219,28 @@ class Session:
     async def _fetch_stored(self, readable: AbstractSet[int]) -> None:
         """Have the stored records reported; delete those on the device that are durable here."""
         stored = any(framing_of(uuid) is Framing.STORED_SEGMENTS for uuid in readable)
-        if not stored or ghs.RECORD_ACCESS_CONTROL_POINT not in self._link.characteristics:
+        if not stored or record_access.CHARACTERISTIC not in self._link.characteristics:
             return
         try:
-            answer = await self._procedure(ghs.combined_report_request())
+            answer = await self._procedure(record_access.combined_report_request())
             report = self._intake.end_report()
             kept = await self._keeper.append(report.items)
-            if not answer.succeeded or not report.is_whole or answer.records != len(report.items):
+            if (
+                not answer.succeeded
+                or not report.is_whole
+                or (answer.records or 0) != len(report.items)
+            ):
                 # What came is kept here; the device keeps it all and sends it again.
                 self._log.warning("report_incomplete", told=answer.records, came=len(report.items))
             elif report.items and kept == len(report.items):
-                await self._procedure(ghs.delete_up_to_request(report.last_number))
+                await self._procedure(record_access.delete_up_to_request(report.last_number))
         except LinkError as error:
             self._check_link(error)
 
-    async def _procedure(self, request: bytes) -> ghs.RecordAccessResponse:
+    async def _procedure(self, request: bytes) -> RecordAccessResponse:
         """Run one procedure of the Record Access Control Point to its end."""
         self._intake.answers.clear()
-        await self._link.write(ghs.RECORD_ACCESS_CONTROL_POINT, request)
+        await self._link.write(record_access.CHARACTERISTIC, request)
         while not self._intake.answers:
             if not await self._news(self._pace.procedure_s):
                 raise LinkError("record access: the device says nothing")

@@ -24,6 +24,7 @@ from firmware_sim.clock import Setting
 from firmware_sim.device import SimulatedDevice
 from gateway.errors import DecodeError
 from gateway.gatt import health_observation as ghs
+from gateway.gatt import record_access as record_access_point
 from gateway.gatt import uuids
 from gateway.gatt.payload import PayloadReader
 from gateway.gatt.times import (
@@ -81,7 +82,9 @@ def build_database(
     ]
     live = tuple(s for s in sendings if s.source.framing is not Framing.STORED_SEGMENTS)
     stored = next((s for s in sendings if s.source.framing is Framing.STORED_SEGMENTS), None)
-    record_access = _written(ghs.RECORD_ACCESS_CONTROL_POINT, on_record_access) if stored else None
+    record_access = (
+        _written(record_access_point.CHARACTERISTIC, on_record_access) if stored else None
+    )
     for service in dict.fromkeys(source.service for source in sign.gatt):
         characteristics = [s.characteristic for s in sendings if s.source.service == service]
         if service == ghs.SERVICE:

@@ -20,6 +20,7 @@ from firmware_sim.lost_link import while_connected
 from firmware_sim.memory import Record
 from firmware_sim.services import Database, Sending
 from gateway.gatt import health_observation as ghs
+from gateway.gatt import record_access
 from gateway.gatt.payload import unsigned_field
 from gateway.vital_sign import Framing
 
@@ -31,7 +32,7 @@ CONFIRMATION_S_MAX = 30.0
 """A hub that does not confirm is hung up on (Core 5.4, Vol 3 Part F, 3.3.3)."""
 
 # Record Access Control Point (GATT Specification Supplement)
-_REPORT_ALL = ghs.combined_report_request()
+_REPORT_ALL = record_access.combined_report_request()
 _DELETE, _UP_TO, _BY_NUMBER = 0x02, 0x02, 0x01
 _RESPONSE, _REPORTED = 0x06, 0x08
 _SUCCESS, _UNSUPPORTED, _NO_RECORDS = 0x01, 0x02, 0x06

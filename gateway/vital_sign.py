@@ -153,6 +153,11 @@ class VitalSign:
         assert self.unit_sets[0].units == canonical, self.name  # noqa: S101
 
     @property
+    def sources(self) -> tuple[GattSource | AdvertisedSource, ...]:
+        """All ways by which the sign's payloads come."""
+        return (*self.gatt, *self.advertised)
+
+    @property
     def artefact_statuses(self) -> tuple[Status, ...]:
         """The statuses that keep a reading out of averages."""
         return tuple(status for status in self.statuses if status.artefact)

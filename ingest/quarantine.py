@@ -21,8 +21,7 @@ from gateway.errors import DecodeError, EncodeError
 from gateway.gatt.times import DeviceTime, from_ms, ms_since_epoch
 from gateway.measurement import Measurement, TimeQuality
 from gateway.platform.postgres import AsyncConnection, dict_row, load_queries, translated
-from gateway.vital_sign import AdvertisedSource, GattSource, VitalSign
-from gateway.vitals import advertised_sources, gatt_sources
+from gateway.vitals import sources
 from ingest.batches import RECORD_DTYPE
 from ingest.registry import Registry
 from ingest.rows import KIND_RECORD, Rows, content_hashes, settle_within
@@ -222,11 +221,7 @@ def _record(entry: _Entry) -> bytes | None:
     if entry.kind == KIND_RECORD:
         return entry.content
     source = entry.source or 0
-    ways: list[tuple[VitalSign, GattSource | AdvertisedSource]] = [
-        *gatt_sources(source),
-        *advertised_sources(source),
-    ]
-    for sign, way in ways:
+    for sign, way in sources(source):
         try:
             if not way.recognises(entry.content):
                 continue

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import typer
 import uvloop
 
@@ -27,5 +25,4 @@ def ingest() -> None:
         rule=FlushRule(rows_max=settings.ingest_flush_rows, age_s=settings.ingest_flush_ms / 1000),
         metrics_port=settings.metrics_port,
     )
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(run(config))
+    uvloop.run(run(config))

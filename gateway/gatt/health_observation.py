@@ -21,7 +21,6 @@ from gateway.quantity import Absent, Value
 SERVICE = 0x1840
 LIVE_OBSERVATIONS = 0x2B8B
 STORED_OBSERVATIONS = 0x2BDD
-RECORD_ACCESS_CONTROL_POINT = 0x2A52
 FEATURES = 0x2BF3
 CONTROL_POINT = 0x2BF4
 ELAPSED_TIME_SERVICE = 0x183F
@@ -306,44 +305,6 @@ def encode_clock_setting(moment: datetime, offset: timedelta, *, utc: bool) -> b
             synced=True,
         )
     )
-
-
-def combined_report_request() -> bytes:
-    """Return the RACP request "report all stored records, and how many there were"."""
-    return b"\x07\x01"
-
-
-def delete_up_to_request(record_number: int) -> bytes:
-    """Return the RACP request "delete the records up to and including this number"."""
-    return b"\x02\x02\x01" + unsigned_field("Record Number", record_number, 4)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RecordAccessResponse:
-    """The end of a RACP procedure: how many records were reported, or a response code."""
-
-    request: int
-    succeeded: bool
-    records: int
-
-
-def decode_record_access_response(payload: bytes) -> RecordAccessResponse:
-    """Return what a RACP indication says: a Combined Report Response (8) or a Response Code (6)."""
-    reader = PayloadReader(payload)
-    opcode = reader.unsigned("Op Code", 1)
-    reader.unsigned("Operator", 1)
-    match opcode:
-        case 0x08:
-            records = reader.unsigned("Number of Records", 4)
-            return RecordAccessResponse(request=0x07, succeeded=True, records=records)
-        case 0x06:
-            request = reader.unsigned("Request Op Code", 1)
-            code = reader.unsigned("Response Code", 1)
-            # 1 success, 6 no records found: nothing to report is no failure
-            return RecordAccessResponse(request=request, succeeded=code in (1, 6), records=0)
-        case _:
-            detail = f"is {opcode}; awaited are 6 and 8"
-            raise DecodeError(Fault.UNSUPPORTED, "Op Code", 0, detail)
 
 
 def component_value(observation: Observation, mdc: int, unit: int) -> Value:

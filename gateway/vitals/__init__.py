@@ -27,6 +27,11 @@ assert len(BY_CODE) == len(BY_NAME) == len(SIGNS)  # noqa: S101
 assert len({q.name for q in QUANTITIES}) == len(QUANTITIES)  # noqa: S101
 
 
+def sources(uuid: int) -> list[tuple[VitalSign, GattSource | AdvertisedSource]]:
+    """Return the signs that read a characteristic or service data of a UUID, with their sources."""
+    return [*gatt_sources(uuid), *advertised_sources(uuid)]
+
+
 def gatt_sources(characteristic: int) -> list[tuple[VitalSign, GattSource]]:
     """Return the signs that read a characteristic, each with its source."""
     return [

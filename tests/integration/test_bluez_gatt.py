@@ -13,6 +13,7 @@ from bleak.exc import BleakGATTProtocolError
 
 from firmware_sim.clock import ClockModel, Setting
 from gateway.gatt import health_observation as ghs
+from gateway.gatt import record_access
 from gateway.gatt.times import TimeType, decode_current_time, encode_current_time
 from gateway.gatt.uuids import (
     BATTERY_LEVEL,
@@ -170,17 +171,19 @@ async def test_stored_observations_are_sent_on_request_and_kept_until_deleted(
         records, responses = Subscription(), Subscription()
         async with BleakClient(await heard()) as client:
             await records.subscribe(client, STORED)
-            control = uuid128(ghs.RECORD_ACCESS_CONTROL_POINT)
+            control = uuid128(record_access.CHARACTERISTIC)
             await client.start_notify(control, responses._on_value)
-            await client.write_gatt_char(control, ghs.combined_report_request(), response=True)
+            await client.write_gatt_char(
+                control, record_access.combined_report_request(), response=True
+            )
             (response,) = await responses.wait_for(1)
-            assert ghs.decode_record_access_response(response).records == len(taken)
+            assert record_access.decode_response(response).records == len(taken)
             numbers, decoded = reassembled(records.values)
             assert decoded == taken
             assert len(device.memory) == len(taken)
-            request = ghs.delete_up_to_request(numbers[1])
+            request = record_access.delete_up_to_request(numbers[1])
             await client.write_gatt_char(control, request, response=True)
-            assert ghs.decode_record_access_response((await responses.wait_for(2))[1]).succeeded
+            assert record_access.decode_response((await responses.wait_for(2))[1]).succeeded
             assert [record.number for record in device.memory] == numbers[2:]
 
 

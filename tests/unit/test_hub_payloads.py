@@ -30,7 +30,7 @@ from edge.payloads import (
     measured,
 )
 from gateway.errors import Fault
-from gateway.gatt import bthome
+from gateway.gatt import bthome, record_access
 from gateway.gatt import health_observation as ghs
 from gateway.gatt.times import DeviceTime, TimeType, local_device_time, ms_since_epoch
 from gateway.gatt.uuids import BATTERY_LEVEL, BATTERY_SERVICE
@@ -184,8 +184,8 @@ def test_a_stored_record_without_even_a_number_is_kept_and_does_not_block_the_ot
 
 def test_answers_of_the_record_access_control_point_are_told_apart_from_readings() -> None:
     taken = intake()
-    taken.put(ghs.RECORD_ACCESS_CONTROL_POINT, b"\x08\x00\x03\x00\x00\x00", NOON)
-    taken.put(ghs.RECORD_ACCESS_CONTROL_POINT, b"\xff", NOON)
+    taken.put(record_access.CHARACTERISTIC, b"\x08\x00\x03\x00\x00\x00", NOON)
+    taken.put(record_access.CHARACTERISTIC, b"\xff", NOON)
     assert taken.take() == []
     (answer,) = taken.answers
     assert answer.records == 3

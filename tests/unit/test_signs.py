@@ -18,14 +18,10 @@ from gateway.vitals import QUANTITIES, SIGNS
 Source = GattSource | AdvertisedSource
 
 
-def sources(sign: VitalSign) -> list[Source]:
-    return [*sign.gatt, *sign.advertised]
-
-
 SOURCES = [
     pytest.param(sign, source, id=f"{sign.name}-{source.title}")
     for sign in SIGNS
-    for source in sources(sign)
+    for source in sign.sources
 ]
 SHARED_CODES = {"8867-4"}
 """Heart rate, whichever device counts it: a cuff (MDC 149546) and an oximeter (MDC 149530)."""

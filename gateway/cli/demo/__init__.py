@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import shutil
 import signal
 import sys
 import time
@@ -139,8 +140,13 @@ class _Demo:
         require_free(port, "HEARTH_API_PORT")
         async with running_services(self._settings, self._say) as services:
             migrate(services.database_url)
-            town = settle(self._homes, services, self._settings.home / "demo" / "hubs")
             before = read_ledger(services.database_url, prove=False)
+            hubs = self._settings.home / "demo" / "hubs"
+            if (
+                not before.hubs
+            ):  # a new database: outboxes of an older one would have to explain gaps
+                shutil.rmtree(hubs, ignore_errors=True)
+            town = settle(self._homes, services, hubs)
             plan = Plan(
                 settings=self._settings,
                 services=services,

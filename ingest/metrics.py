@@ -26,8 +26,8 @@ COMMIT_SECONDS = Histogram(
     "Time of one flush in the database.",
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
 )
-COMMIT_FAILURES = Counter(
-    "hearth_ingest_commit_failures", "Flushes that were put off because the database was down."
+DATABASE_FAILURES = Counter(
+    "hearth_ingest_database_failures", "Times that a flush was put off: the database was down."
 )
 LANES = Gauge("hearth_ingest_lanes", "Lanes that this worker reads.")
 HELD_BYTES = Gauge("hearth_ingest_held_bytes", "Bytes read from the lanes and not committed yet.")

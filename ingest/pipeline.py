@@ -11,7 +11,10 @@ import asyncio
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
 
 from gateway import wire
 from gateway.errors import DataError, UnavailableError
@@ -21,7 +24,7 @@ from gateway.platform.postgres import connect
 from ingest import metrics
 from ingest.batches import Flush, Message, Rejected, hub_homes, read_messages, reference_ms
 from ingest.registry import Ids, Registry
-from ingest.store import Outcome, Prepared, Store, prepare
+from ingest.store import BatchIds, Outcome, Prepared, Store, prepare
 from ingest.verdicts import Verdict, judge, tables_of
 
 PREPARED_MAX = 1
@@ -90,6 +93,7 @@ class Pipeline:
         self._next_flush = next_flush
         self._registry = registry
         self._answer = answer
+        self._batch_ids = BatchIds(dsn)
         self._prepared: asyncio.Queue[Prepared] = asyncio.Queue(PREPARED_MAX)
         self._store: Store | None = None
 
@@ -99,74 +103,60 @@ class Pipeline:
             self._store.forget_devices(device_ids)
 
     async def prepare_forever(self) -> None:
-        """Run the first stage: messages to judged arrays."""
+        """Run the first stage: messages to arrays, judged and encoded."""
         while True:
             messages = await self._next_flush()
-            await self._prepared.put(await asyncio.to_thread(self._prepare, messages))
+            await self._prepared.put(await self._prepare(messages))
 
     async def commit_forever(self) -> None:
-        """Run the second stage: judged arrays to rows, then the answer."""
+        """Run the second stage: arrays to rows, then the answer."""
         while True:
             await self._commit(await self._prepared.get())
 
-    def _prepare(self, messages: Sequence[Message]) -> Prepared:
-        registry = self._registry()
-        flush = read_messages(messages, registry)
-        judged = judge(
-            flush.records,
-            reference_ms(flush),
-            hub_homes(flush),
-            registry,
-            _tables,
-            time.time_ns() // 1_000_000,
-        )
-        return prepare(flush, judged, registry)
+    async def _prepare(self, messages: Sequence[Message]) -> Prepared:
+        patience = _Patience("batch_ids")
+        while True:
+            try:
+                batch_ids = await self._batch_ids.take(len(messages))
+            except UnavailableError as error:
+                await patience.wait(error)
+                continue
+            return await asyncio.to_thread(_prepared, messages, self._registry(), batch_ids)
 
     async def _commit(self, prepared: Prepared) -> None:
-        failures = 0
+        messages = prepared.flush.messages
+        patience = _Patience("commit")
         while True:
             try:
                 store = await self._connected_store()
                 with metrics.COMMIT_SECONDS.time():
                     committed = await store.commit(prepared)
-                break
             except UnavailableError as error:
-                failures += 1
-                metrics.COMMIT_FAILURES.inc()
                 await self._disconnect()
-                wait_s = BACKOFF.wait_s(failures)
-                _log.warning("commit_failed", why=str(error), again_in_s=round(wait_s, 2))
-                await asyncio.sleep(wait_s)
+                await patience.wait(error)
+                # Time has passed and links may have changed: judge by what holds now.
+                prepared = await self._prepare(messages)
             except DataError as error:
-                await self._divide(prepared.flush.messages, error)
+                await self._divide(messages, error)
                 return
-        metrics.count_committed(prepared, committed)
-        self._answer(prepared.flush, committed.outcomes)
+            else:
+                metrics.count_committed(prepared, committed)
+                self._answer(prepared.flush, committed.outcomes)
+                return
 
     async def _divide(self, messages: Sequence[Message], error: DataError) -> None:
         """Find the message that the store refuses, and keep it apart from its neighbours."""
         _log.error("flush_refused", messages=len(messages), why=str(error))
         if len(messages) == 1:
-            rejected = Rejected(message=messages[0], reason=Verdict.NO_BATCH, detail=str(error))
-            empty = self._prepare([])
-            await self._commit(
-                Prepared(
-                    flush=Flush(
-                        messages=tuple(messages),
-                        batches=(),
-                        records=empty.flush.records,
-                        batch_of=empty.flush.batch_of,
-                        rejected=(rejected,),
-                    ),
-                    judged=empty.judged,
-                    content_hash=empty.content_hash,
-                    registry=empty.registry,
-                )
-            )
+            (message,) = messages
+            rejected = Rejected(message=message, reason=Verdict.NO_BATCH, detail=str(error))
+            nothing = await self._prepare([])
+            flush = replace(nothing.flush, messages=(message,), rejected=(rejected,))
+            await self._commit(replace(nothing, flush=flush))
             return
         half = len(messages) // 2
         for part in (messages[:half], messages[half:]):
-            await self._commit(await asyncio.to_thread(self._prepare, part))
+            await self._commit(await self._prepare(part))
 
     async def _connected_store(self) -> Store:
         if self._store is None:
@@ -179,6 +169,31 @@ class Pipeline:
         if self._store is not None:
             await self._store.close()
             self._store = None
+
+
+class _Patience:
+    """Waits longer after each failure in a row."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._failures = 0
+
+    async def wait(self, error: UnavailableError) -> None:
+        self._failures += 1
+        metrics.DATABASE_FAILURES.inc()
+        wait_s = BACKOFF.wait_s(self._failures)
+        _log.warning("database_lost", at=self._what, why=str(error), again_in_s=round(wait_s, 2))
+        await asyncio.sleep(wait_s)
+
+
+def _prepared(
+    messages: Sequence[Message], registry: Registry, batch_ids: npt.NDArray[np.int64]
+) -> Prepared:
+    """Do the array work of a flush; runs in a thread."""
+    now_ms = time.time_ns() // 1_000_000
+    flush = read_messages(messages, registry)
+    judged = judge(flush.records, reference_ms(flush), hub_homes(flush), registry, _tables, now_ms)
+    return prepare(flush, judged, registry, batch_ids[: len(flush.batches)], now_ms)
 
 
 def receipts_by_hub(outcomes: Iterable[Outcome]) -> list[tuple[int, bytes]]:

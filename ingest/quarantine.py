@@ -24,8 +24,8 @@ from gateway.platform.postgres import AsyncConnection, dict_row, load_queries, t
 from gateway.vitals import sources
 from ingest.batches import RECORD_DTYPE
 from ingest.registry import Registry
-from ingest.rows import KIND_RECORD, Rows, content_hashes, settle_within
-from ingest.table import copy_measurements, settle_stored
+from ingest.rows import KIND_RECORD, rows_of, settle_within
+from ingest.table import encode_measurements, send, settle_stored
 from ingest.verdicts import Verdict, judge, tables_of
 
 REPLAY_ENTRIES_MAX = 5_000
@@ -170,18 +170,16 @@ async def _replay_once(
         _tables,
         time.time_ns() // 1_000_000,
     )
-    rows = Rows(
-        records=array,
-        judged=judged,
-        batch_id=np.array([entry.batch_id for entry in readable], np.int64),
-        content_hash=content_hashes(array),
-    )
+    batch_ids = np.array([entry.batch_id for entry in readable], np.int64)
+    rows = rows_of(array, judged, batch_ids)
     verdict = judged.verdict.copy()
-    await settle_stored(connection, rows, verdict, np.flatnonzero(verdict == Verdict.STORED))
     places = settle_within(rows, verdict)
+    await settle_stored(connection, rows, verdict, places)
+    places = places[verdict[places] == Verdict.STORED]
     clock = await connection.execute(_QUERIES["now_ms"])
     ((now_ms,),) = await clock.fetchall()
-    await copy_measurements(connection, rows, places, now_ms)
+    for stream in encode_measurements(rows, places, now_ms):
+        await send(connection, stream)
     await _settle(connection, readable, [int(value) for value in verdict], by)
     return [int(value) for value in verdict]
 

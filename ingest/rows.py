@@ -48,6 +48,16 @@ class Rows:
     content_hash: npt.NDArray[np.int32]
 
 
+def rows_of(records: npt.NDArray[np.void], judged: Judged, batch_id: Ints) -> Rows:
+    """Put the rows of a flush together."""
+    return Rows(
+        records=records,
+        judged=judged,
+        batch_id=batch_id,
+        content_hash=content_hashes(records),
+    )
+
+
 def as_bytes(records: npt.NDArray[np.void]) -> npt.NDArray[np.uint8]:
     """Return (n, 64) uint8, the records as they were on the wire."""
     return np.frombuffer(records.tobytes(), np.uint8).reshape(len(records), records.itemsize)

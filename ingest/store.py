@@ -1,15 +1,15 @@
 """A flush becomes rows: one transaction, all of it or nothing.
 
-Order: which batches were committed before; which readings the store has already; the ledger; COPY of
-the measurements; quarantine. Only after COMMIT are receipts due. A reading that is fresh is copied
-straight into the hypertable, guarded by its unique index; a look-up is made only for readings that
-may have come before (`_suspects`), or when the index has objected.
+Order: look up what may have come before; the ledger; the measurements; what is kept apart; COMMIT. Only
+then are receipts due. Fresh readings and batches are copied straight behind their unique indexes; a
+look-up is made only for readings that may have come before (`_suspects`), or when an index has
+objected. All that needs no database is done beforehand (`prepare`), while the flush before commits.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
@@ -24,19 +24,15 @@ from gateway.gatt.times import ms_since_epoch
 from gateway.platform.postgres import (
     AsyncConnection,
     DuplicateKeyError,
+    connect,
     load_queries,
     translated,
 )
 from ingest.batches import Batch, Flush, Rejected
+from ingest.copy_binary import Column, Type, timestamps
 from ingest.registry import Ids, Registry
-from ingest.rows import (
-    KIND_PAYLOAD,
-    Rows,
-    content_hashes,
-    quarantine_columns,
-    settle_within,
-)
-from ingest.table import copy_columns, copy_measurements, settle_stored
+from ingest.rows import KIND_PAYLOAD, Rows, quarantine_columns, rows_of, settle_within
+from ingest.table import Stream, encode_measurements, send, settle_stored, stream_of
 from ingest.verdicts import Judged, Verdict
 
 COMMIT_ATTEMPTS_MAX = 5
@@ -45,24 +41,40 @@ CONTENT_BYTES_MAX = 256 * 1024
 """Of a longer message that is no batch, quarantine keeps the first part, its length and digest."""
 MESSAGE_CHARS_MAX = 500
 """A longer error text is cut."""
+BLOCK_IDS = 4096
+"""Batch ids are taken from the store by blocks of so many; what a worker does not use is lost."""
 
 _QUERIES = load_queries(Path(__file__).parent / "sql" / "store.sql")
 _HOME_LOCKS = 0x484D
 """The first key of the advisory locks on homes."""
 _NEVER = np.iinfo(np.int64).min
+_REDELIVERED = 255
+"""In a verdict array: the record's batch was committed before; it counts nowhere."""
 
 Key = tuple[int, int, int]
 """(hub key, epoch, sequence) of a batch."""
+Terms = tuple[int, int, int]
+"""Stored, duplicate, quarantined."""
+Verdicts = npt.NDArray[np.uint8]
+Places = npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
-    """A flush with its verdicts, ready to be committed."""
+    """A flush ready to be committed, as it is if nothing of it came before.
+
+    `batch_ids` (batches,) int64; `verdict` (n,) with repeats inside the flush settled; `places` those
+    to store, in the index's order, and `streams` their encoding.
+    """
 
     flush: Flush
-    judged: Judged
-    content_hash: npt.NDArray[np.int32]
     registry: Registry
+    rows: Rows
+    batch_ids: npt.NDArray[np.int64]
+    verdict: Verdicts
+    places: Places
+    streams: Sequence[Stream]
+    stored_at_ms: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,27 +93,75 @@ class Committed:
     """What a transaction did: an outcome for each batch, and the final verdict of each record."""
 
     outcomes: tuple[Outcome, ...]
-    verdict: npt.NDArray[np.uint8]
+    verdict: Verdicts
     looked_up: int
 
 
-def prepare(flush: Flush, judged: Judged, registry: Registry) -> Prepared:
+def prepare(
+    flush: Flush,
+    judged: Judged,
+    registry: Registry,
+    batch_ids: npt.NDArray[np.int64],
+    stored_at_ms: int,
+) -> Prepared:
     """Do what needs no database."""
+    rows = rows_of(flush.records, judged, batch_ids[flush.batch_of])
+    verdict = judged.verdict.copy()
+    places = settle_within(rows, verdict)
     return Prepared(
         flush=flush,
-        judged=judged,
-        content_hash=content_hashes(flush.records),
         registry=registry,
+        rows=rows,
+        batch_ids=batch_ids,
+        verdict=verdict,
+        places=places,
+        streams=encode_measurements(rows, places, stored_at_ms),
+        stored_at_ms=stored_at_ms,
     )
+
+
+class BatchIds:
+    """Hands out batch ids from blocks that no other worker has, over a connection of its own."""
+
+    def __init__(self, dsn: str) -> None:
+        self._dsn = dsn
+        self._connection: AsyncConnection | None = None
+        self._ids = np.empty(0, np.int64)
+
+    async def take(self, count: int) -> npt.NDArray[np.int64]:
+        """Return ids that were not handed out before.
+
+        Raises:
+            UnavailableError: the database is down and the block is used up.
+        """
+        if len(self._ids) < count:
+            await self._refill(count - len(self._ids))
+        taken, self._ids = self._ids[:count], self._ids[count:]
+        return taken
+
+    async def _refill(self, count: int) -> None:
+        if self._connection is None or self._connection.closed:
+            self._connection = await connect(
+                self._dsn, application="hearth-ingest-ids", autocommit=True
+            )
+        with translated():
+            taken = await self._connection.execute(
+                _QUERIES["take_blocks"], {"blocks": -(-count // BLOCK_IDS)}
+            )
+            starts = np.array([number for (number,) in await taken.fetchall()], np.int64)
+        new = (starts[:, None] * BLOCK_IDS + np.arange(BLOCK_IDS)).ravel()
+        self._ids = np.concatenate((self._ids, new))
 
 
 class Store:
     """Commits flushes over one connection, one after the other."""
 
     def __init__(self, connection: AsyncConnection) -> None:
-        self._connection = connection
+        self.connection = connection
         self._latest_ms = np.full(1, _NEVER, np.int64)
         """Per device, the latest identity time that this worker has committed."""
+        self._expects_repeats = False
+        """The last flush had what the store had; the next is looked up at once, not on objection."""
 
     def forget_devices(self, device_ids: Ids | None = None) -> None:
         """Take these devices, or all, as unknown: another worker may have stored readings."""
@@ -112,7 +172,7 @@ class Store:
 
     async def close(self) -> None:
         """Close the connection."""
-        await self._connection.close()
+        await self.connection.close()
 
     async def commit(self, prepared: Prepared) -> Committed:
         """Store a flush and return what became of it.
@@ -120,44 +180,41 @@ class Store:
         Raises:
             UnavailableError: the database is down or full; nothing of the flush was stored.
         """
-        for attempt in range(COMMIT_ATTEMPTS_MAX):
+        careful = self._expects_repeats
+        for _attempt in range(COMMIT_ATTEMPTS_MAX):
             try:
                 with translated():
-                    async with self._connection.transaction():
-                        committed = await self._commit_once(prepared, look_up_all=attempt > 0)
+                    async with self.connection.transaction():
+                        committed = await self._commit_once(prepared, careful=careful)
             except DuplicateKeyError:
-                continue  # another worker was faster, or a reading came again: look first
-            self._remember(prepared.judged, committed.verdict)
+                careful = True  # another worker was faster, or something came again: look first
+                continue
+            self._expects_repeats = careful and _has_repeats(committed)
+            self._remember(prepared.rows.judged, committed.verdict)
             return committed
         raise UnavailableError("database: the same readings are being stored by another worker")
 
-    async def _commit_once(self, prepared: Prepared, *, look_up_all: bool) -> Committed:
-        flush = prepared.flush
-        before = await self._committed_before(flush.batches)
-        again = np.array([_key(batch) in before for batch in flush.batches], np.bool_)
-        verdict = prepared.judged.verdict.copy()
-        live = ~again[flush.batch_of]
-        rows = Rows(
-            records=flush.records,
-            judged=prepared.judged,
-            batch_id=np.zeros(len(flush.records), np.int64),
-            content_hash=prepared.content_hash,
-        )
-        verdict[~live] = _REDELIVERED
-        await self._lock_homes(prepared.registry, flush.batches)
-        looked_up = await self._settle(rows, verdict, prepared, look_up_all=look_up_all)
-        places = settle_within(rows, verdict)
+    async def _commit_once(self, prepared: Prepared, *, careful: bool) -> Committed:
+        """Commit; `careful` looks up every batch and every reading first."""
+        flush, rows = prepared.flush, prepared.rows
+        verdict, places, streams = prepared.verdict.copy(), prepared.places, prepared.streams
+        before = await self._committed_before(flush.batches) if careful else {}
+        if before:
+            verdict, places = _without(prepared, before)
+        await self._lock_homes(prepared)
+        asked = places if careful else places[self._suspects(prepared, places)]
+        found = await settle_stored(self.connection, rows, verdict, asked)
+        if before or found:
+            places = places[verdict[places] == Verdict.STORED]
+            streams = encode_measurements(rows, places, prepared.stored_at_ms)
         outcomes = _outcomes(flush, verdict, before)
-        batch_ids, entered_ms = await self._enter(outcomes)
-        rows.batch_id[:] = batch_ids[flush.batch_of]
-        await copy_measurements(self._connection, rows, places, entered_ms)
-        await self._keep_apart(rows, verdict, flush, batch_ids)
-        return Committed(outcomes=outcomes, verdict=verdict, looked_up=looked_up)
+        for stream in (*_ledger(prepared, outcomes), *streams, *_kept_apart(prepared, verdict)):
+            await send(self.connection, stream)
+        await self._keep_undecoded(prepared, outcomes)
+        return Committed(outcomes=outcomes, verdict=verdict, looked_up=len(asked))
 
-    async def _committed_before(self, batches: Sequence[Batch]) -> dict[Key, tuple[int, int, int]]:
-        if not batches:
-            return {}
-        rows = await self._connection.execute(
+    async def _committed_before(self, batches: Sequence[Batch]) -> dict[Key, Terms]:
+        rows = await self.connection.execute(
             _QUERIES["committed_batches"],
             {
                 "hub_id": [batch.hub_id for batch in batches],
@@ -170,47 +227,34 @@ class Store:
             async for hub_id, epoch, sequence, stored, duplicate, quarantined in rows
         }
 
-    async def _lock_homes(self, registry: Registry, batches: Sequence[Batch]) -> None:
-        homes = np.intersect1d([batch.home_id for batch in batches], registry.shared_homes)
+    async def _lock_homes(self, prepared: Prepared) -> None:
+        """In a home with two hubs no index objects to one reading mapped in two ways."""
+        homes = np.intersect1d(
+            [batch.home_id for batch in prepared.flush.batches], prepared.registry.shared_homes
+        )
         if len(homes):
-            await self._connection.execute(
+            await self.connection.execute(
                 _QUERIES["lock_homes"], {"space": _HOME_LOCKS, "home_id": homes.tolist()}
             )
 
-    async def _settle(
-        self,
-        rows: Rows,
-        verdict: npt.NDArray[np.uint8],
-        prepared: Prepared,
-        *,
-        look_up_all: bool,
-    ) -> int:
-        """Look up the readings that the store may have already; return how many."""
-        places = np.flatnonzero(verdict == Verdict.STORED)
-        if not look_up_all:
-            places = places[self._suspects(rows, places, prepared)]
-        await settle_stored(self._connection, rows, verdict, places)
-        return len(places)
-
-    def _suspects(
-        self, rows: Rows, places: npt.NDArray[np.intp], prepared: Prepared
-    ) -> npt.NDArray[np.bool_]:
+    def _suspects(self, prepared: Prepared, places: Places) -> npt.NDArray[np.bool_]:
         """Tell which readings may have come before.
 
         A reading later than all that this worker has stored of its device is new, unless another
         hub of the home may have brought it.
         """
-        registry, device_id = prepared.registry, rows.judged.device_id[places]
+        judged, flush = prepared.rows.judged, prepared.flush
+        device_id = judged.device_id[places]
         self._make_room(int(device_id.max(initial=0)))
         latest = self._latest_ms[device_id]
-        homes = np.array([batch.home_id for batch in prepared.flush.batches], np.int32)
-        shared = np.isin(homes, registry.shared_homes)[prepared.flush.batch_of[places]]
+        homes = np.array([batch.home_id for batch in flush.batches], np.int32)
+        shared = np.isin(homes, prepared.registry.shared_homes)[flush.batch_of[places]]
         suspects: npt.NDArray[np.bool_] = (
-            (rows.judged.identity_ms[places] <= latest) | (latest == _NEVER) | shared
+            (judged.identity_ms[places] <= latest) | (latest == _NEVER) | shared
         )
         return suspects
 
-    def _remember(self, judged: Judged, verdict: npt.NDArray[np.uint8]) -> None:
+    def _remember(self, judged: Judged, verdict: Verdicts) -> None:
         stored = verdict <= Verdict.DUPLICATE
         device_id = judged.device_id[stored]
         self._make_room(int(device_id.max(initial=0)))
@@ -222,95 +266,48 @@ class Store:
             grown[: len(self._latest_ms)] = self._latest_ms
             self._latest_ms = grown
 
-    async def _enter(self, outcomes: Sequence[Outcome]) -> tuple[npt.NDArray[np.int64], int]:
-        """Enter the new batches into the ledger.
-
-        Returns (batches,) keys, 0 for old ones, and the store's clock in milliseconds.
-        """
-        new = [outcome for outcome in outcomes if not outcome.again]
-        batch_ids = np.zeros(len(outcomes), np.int64)
-        if not new:
-            return batch_ids, 0
-        headers = [outcome.batch.header for outcome in new]
-        entered = await self._connection.execute(
-            _QUERIES["enter_batches"],
-            {
-                "hub_id": [outcome.batch.hub_id for outcome in new],
-                "epoch": [header.epoch for header in headers],
-                "sequence": [header.sequence for header in headers],
-                "kind": [int(header.kind) for header in headers],
-                "decoder": [header.decoder for header in headers],
-                "reference_ms": [ms_since_epoch(header.reference_at) for header in headers],
-                "stored": [outcome.stored for outcome in new],
-                "duplicate": [outcome.duplicate for outcome in new],
-                "quarantined": [outcome.quarantined for outcome in new],
-            },
-        )
-        keys = {}
-        entered_ms = 0
-        async for batch_id, hub_id, epoch, sequence, clock_ms in entered:
-            keys[hub_id, epoch, sequence] = batch_id
-            entered_ms = clock_ms
-        for index, outcome in enumerate(outcomes):
-            batch_ids[index] = keys.get(_key(outcome.batch), 0)
-        return batch_ids, entered_ms
-
-    async def _keep_apart(
-        self,
-        rows: Rows,
-        verdict: npt.NDArray[np.uint8],
-        flush: Flush,
-        batch_ids: npt.NDArray[np.int64],
-    ) -> None:
-        places = np.flatnonzero((verdict > Verdict.DUPLICATE) & (verdict != _REDELIVERED))
-        if len(places):
-            hub_ids = np.array([batch.hub_id for batch in flush.batches], np.int32)
-            decoders = np.array([batch.header.decoder for batch in flush.batches], np.int32)
-            batch_of = flush.batch_of[places]
-            columns = quarantine_columns(
-                rows, verdict, places, hub_ids[batch_of], decoders[batch_of]
-            )
-            await copy_columns(self._connection, "quarantine", columns)
+    async def _keep_undecoded(self, prepared: Prepared, outcomes: Sequence[Outcome]) -> None:
         payloads = [
-            _payload_row(batch, int(batch_id))
-            for batch, batch_id in zip(flush.batches, batch_ids, strict=True)
-            if batch_id
+            row
+            for outcome, batch_id in zip(outcomes, prepared.batch_ids.tolist(), strict=True)
+            if outcome.batch.undecoded and not outcome.again
+            for row in _payload_rows(outcome.batch, batch_id)
         ]
-        async with self._connection.cursor() as cursor:
-            flat = [row for batch in payloads for row in batch]
-            if flat:
-                await cursor.executemany(_QUERIES["keep_payload"], flat)
-            if flush.rejected:
-                messages = [_message_row(rejected) for rejected in flush.rejected]
-                messages.sort(key=itemgetter("digest"))  # two workers lock rows in one order
+        messages = [_message_row(rejected) for rejected in prepared.flush.rejected]
+        messages.sort(key=itemgetter("digest"))  # two workers lock rows in one order
+        async with self.connection.cursor() as cursor:
+            if payloads:
+                await cursor.executemany(_QUERIES["keep_payload"], payloads)
+            if messages:
                 await cursor.executemany(_QUERIES["keep_message"], messages)
-
-
-_REDELIVERED = 255
-"""In a verdict array: the record's batch was committed before; it counts nowhere."""
 
 
 def _key(batch: Batch) -> Key:
     return (batch.hub_id, batch.header.epoch, batch.header.sequence)
 
 
-def _outcomes(
-    flush: Flush,
-    verdict: npt.NDArray[np.uint8],
-    before: dict[Key, tuple[int, int, int]],
-) -> tuple[Outcome, ...]:
+def _has_repeats(committed: Committed) -> bool:
+    again = any(outcome.again for outcome in committed.outcomes)
+    return again or bool((committed.verdict == Verdict.DUPLICATE).any())
+
+
+def _without(prepared: Prepared, before: Mapping[Key, Terms]) -> tuple[Verdicts, Places]:
+    """Leave out the batches that were committed before, and settle the others anew."""
+    flush = prepared.flush
+    again = np.array([_key(batch) in before for batch in flush.batches], np.bool_)
+    verdict = prepared.rows.judged.verdict.copy()
+    verdict[again[flush.batch_of]] = _REDELIVERED
+    return verdict, settle_within(prepared.rows, verdict)
+
+
+def _outcomes(flush: Flush, verdict: Verdicts, before: Mapping[Key, Terms]) -> tuple[Outcome, ...]:
     count = len(flush.batches)
-    stored = np.bincount(flush.batch_of[verdict == Verdict.STORED], minlength=count)
-    duplicate = np.bincount(flush.batch_of[verdict == Verdict.DUPLICATE], minlength=count)
+    stored = np.bincount(flush.batch_of[verdict == Verdict.STORED], minlength=count).tolist()
+    duplicate = np.bincount(flush.batch_of[verdict == Verdict.DUPLICATE], minlength=count).tolist()
     outcomes = []
-    for index, batch in enumerate(flush.batches):
-        receipt = before.get(_key(batch))
-        fresh = (
-            int(stored[index]),
-            int(duplicate[index]),
-            batch.header.count - int(stored[index]) - int(duplicate[index]),
-        )
-        terms = fresh if receipt is None else receipt
+    for batch, new, repeated in zip(flush.batches, stored, duplicate, strict=True):
+        receipt = before.get(_key(batch)) if before else None
+        terms = receipt or (new, repeated, batch.header.count - new - repeated)
         outcomes.append(
             Outcome(
                 batch=batch,
@@ -323,7 +320,50 @@ def _outcomes(
     return tuple(outcomes)
 
 
-def _payload_row(batch: Batch, batch_id: int) -> list[dict[str, object]]:
+def _ledger(prepared: Prepared, outcomes: Sequence[Outcome]) -> list[Stream]:
+    """Return the entries of the new batches in the ledger."""
+    new = [(i, outcome) for i, outcome in enumerate(outcomes) if not outcome.again]
+    if not new:
+        return []
+    headers = [outcome.batch.header for _i, outcome in new]
+    reference_ms = np.array([ms_since_epoch(header.reference_at) for header in headers], np.int64)
+    committed_ms = np.full(len(new), prepared.stored_at_ms, np.int64)
+    columns: list[tuple[str, Type, npt.ArrayLike]] = [
+        ("batch_id", Type.INT8, prepared.batch_ids[[i for i, _outcome in new]]),
+        ("epoch", Type.INT8, [header.epoch for header in headers]),
+        ("sequence", Type.INT8, [header.sequence for header in headers]),
+        ("reference_at", Type.INT8, timestamps(reference_ms)),
+        ("committed_at", Type.INT8, timestamps(committed_ms)),
+        ("hub_id", Type.INT4, [outcome.batch.hub_id for _i, outcome in new]),
+        ("published", Type.INT4, [header.count for header in headers]),
+        ("stored", Type.INT4, [outcome.stored for _i, outcome in new]),
+        ("duplicate", Type.INT4, [outcome.duplicate for _i, outcome in new]),
+        ("quarantined", Type.INT4, [outcome.quarantined for _i, outcome in new]),
+        ("decoder", Type.INT4, [header.decoder for header in headers]),
+        ("kind", Type.INT2, [header.kind for header in headers]),
+    ]
+    arrays = [
+        Column(name=name, type=type_, values=np.asarray(values)) for name, type_, values in columns
+    ]
+    return [stream_of("batch", arrays)]
+
+
+def _kept_apart(prepared: Prepared, verdict: Verdicts) -> list[Stream]:
+    """Return the records that go to quarantine."""
+    places = np.flatnonzero((verdict > Verdict.DUPLICATE) & (verdict != _REDELIVERED))
+    if not len(places):
+        return []
+    flush = prepared.flush
+    hub_ids = np.array([batch.hub_id for batch in flush.batches], np.int32)
+    decoders = np.array([batch.header.decoder for batch in flush.batches], np.int32)
+    batch_of = flush.batch_of[places]
+    columns = quarantine_columns(
+        prepared.rows, verdict, places, hub_ids[batch_of], decoders[batch_of]
+    )
+    return [stream_of("quarantine", columns)]
+
+
+def _payload_rows(batch: Batch, batch_id: int) -> list[dict[str, object]]:
     return [
         {
             "batch_id": batch_id,

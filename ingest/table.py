@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -33,15 +33,26 @@ from ingest.rows import (
 _QUERIES = load_queries(Path(__file__).parent / "sql" / "table.sql")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stream:
+    """A COPY statement and all it takes."""
+
+    statement: sql.Composed
+    data: memoryview
+
+
 async def settle_stored(
     connection: AsyncConnection,
     rows: Rows,
     verdict: npt.NDArray[np.uint8],
     places: npt.NDArray[np.intp],
-) -> None:
-    """Look up the readings at `places`; those that are stored already get their verdict."""
+) -> bool:
+    """Look up the readings at `places`; those that are stored already get their verdict.
+
+    Returns whether there were any.
+    """
     if not len(places):
-        return
+        return False
     keys, place = np.unique(device_keys(rows, places), return_inverse=True)
     identity_ms, measured_ms = rows.judged.identity_ms[places], rows.judged.measured_ms[places]
     await connection.execute(_QUERIES["look_up_by_index"])
@@ -69,37 +80,28 @@ async def settle_stored(
             measured_ms=stored[:, 3],
         ),
     )
+    return len(stored) > 0
 
 
-async def copy_measurements(
-    connection: AsyncConnection, rows: Rows, places: npt.NDArray[np.intp], stored_at_ms: int
-) -> None:
-    """Store the measurements at `places`, in that order, sign by sign.
-
-    The signs are encoded in threads, so that the server works on one while the next is made.
-    """
-    loop = asyncio.get_running_loop()
-    streams = [
-        loop.run_in_executor(None, _encode, measurement_columns(rows, of_sign, sign, stored_at_ms))
+def encode_measurements(
+    rows: Rows, places: npt.NDArray[np.intp], stored_at_ms: int
+) -> list[Stream]:
+    """Return the COPY streams of the measurements at `places`, one a sign, in that order."""
+    return [
+        stream_of("measurement", measurement_columns(rows, of_sign, sign, stored_at_ms))
         for sign, of_sign in places_by_sign(rows, places)
     ]
-    for stream in streams:
-        statement, data = await stream
-        await copy_in(connection, statement, data)
 
 
-def _encode(columns: Sequence[Column]) -> tuple[sql.Composed, memoryview]:
-    return copy_statement("measurement", columns), encode_rows(columns)
-
-
-async def copy_columns(connection: AsyncConnection, table: str, columns: Sequence[Column]) -> None:
-    """COPY the rows that `columns` make into a table."""
-    await copy_in(connection, copy_statement(table, columns), encode_rows(columns))
-
-
-def copy_statement(table: str, columns: Sequence[Column]) -> sql.Composed:
-    """Return the COPY statement that takes `encode_rows(columns)`."""
-    return sql.SQL("COPY {} ({}) FROM STDIN (FORMAT BINARY)").format(
+def stream_of(table: str, columns: Sequence[Column]) -> Stream:
+    """Return the COPY stream of the rows that `columns` make."""
+    statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT BINARY)").format(
         sql.Identifier(table),
         sql.SQL(", ").join(sql.Identifier(column.name) for column in columns),
     )
+    return Stream(statement=statement, data=encode_rows(columns))
+
+
+async def send(connection: AsyncConnection, stream: Stream) -> None:
+    """Run the COPY."""
+    await copy_in(connection, stream.statement, stream.data)

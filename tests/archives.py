@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from uuid import UUID
@@ -20,7 +21,7 @@ from ingest.batches import hub_homes, read_messages, reference_ms
 from ingest.registry import load_registry
 from ingest.store import Store, prepare
 from ingest.verdicts import judge, tables_of
-from tests.worlds import NOON, RESIDENT, a_message, query
+from tests.worlds import NOON, RESIDENT, a_message, query, some_batch_ids
 
 TOKEN = "a-token-for-tests-that-is-long-enough"  # noqa: S105 - it guards nothing
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
@@ -40,7 +41,10 @@ async def store(dsn: str, *measurements: Measurement, sequence: int = 1) -> None
             tables_of(),
             int(NOON.timestamp() * 1000) + 3_600_000,
         )
-        committed = await Store(connection).commit(prepare(flush, judged, registry))
+        batch_ids = some_batch_ids(flush)
+        now_ms = time.time_ns() // 1_000_000
+        prepared = prepare(flush, judged, registry, batch_ids, now_ms)
+        committed = await Store(connection).commit(prepared)
     assert [outcome.stored for outcome in committed.outcomes] == [len(measurements)]
 
 

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from itertools import count
 from typing import Any, LiteralString
 
 import numpy as np
+import numpy.typing as npt
 
 from gateway import wire
 from gateway.gatt.times import DeviceTime, TimeType, ms_since_epoch
@@ -17,7 +19,7 @@ from gateway.platform.postgres import connect_blocking
 from gateway.quantity import Absent, Value
 from gateway.vital_sign import NO_USER_SLOT, Reading
 from gateway.vitals import BY_NAME
-from ingest.batches import Message
+from ingest.batches import Flush, Message
 from ingest.registry import Registry
 
 NOON = datetime(2026, 11, 20, 4, 0, tzinfo=UTC)
@@ -146,3 +148,11 @@ def query(dsn: str, statement: LiteralString) -> list[tuple[Any, ...]]:
     with connect_blocking(dsn, application="hearth-tests", autocommit=True) as connection:
         cursor = connection.execute(statement)
         return cursor.fetchall() if cursor.description else []
+
+
+_batch_ids = count(1)
+
+
+def some_batch_ids(flush: Flush) -> npt.NDArray[np.int64]:
+    """Ids for the batches of a flush that no other flush of this process has."""
+    return np.array([next(_batch_ids) for _ in flush.batches], np.int64)

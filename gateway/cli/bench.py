@@ -36,7 +36,7 @@ def bench(
         raise UsageError(f"没有这项测量 / no bench {name!r}; known: {', '.join(BENCHES)}")
     console = Console(stderr=True)
     with start_services(load_settings(), console.print) as services:
-        results = run(services.database_url, quick=quick, progress=console.print)
+        results = run(services.maintenance_url, quick=quick, progress=console.print)
     if as_json:
         for result in results:
             typer.echo(json.dumps(result.as_json()))

@@ -1,33 +1,25 @@
--- One flush is one transaction of these statements (ingest.store).
+-- One flush is one transaction of these statements and of COPY (ingest.store).
 
 -- name: committed_batches
 -- What became of those of the given batches that were committed before: the receipt they had.
-SELECT hub_id, epoch, sequence, stored, duplicate, quarantined
-FROM batch
-JOIN unnest(%(hub_id)s::integer[], %(epoch)s::bigint[], %(sequence)s::bigint[])
-    AS given (hub_id, epoch, sequence) USING (hub_id, epoch, sequence)
+SELECT given.hub_id, given.epoch, given.sequence, b.stored, b.duplicate, b.quarantined
+FROM unnest(%(hub_id)s::integer[], %(epoch)s::bigint[], %(sequence)s::bigint[])
+    AS given (hub_id, epoch, sequence)
+CROSS JOIN LATERAL (
+    SELECT stored, duplicate, quarantined
+    FROM batch
+    WHERE hub_id = given.hub_id AND epoch = given.epoch AND sequence = given.sequence
+    OFFSET 0 -- a look-up by index for each, whatever the planner thinks of the numbers
+) AS b
+
+-- name: take_blocks
+-- Numbers of blocks of batch ids that are this worker's alone.
+SELECT nextval('batch_block') FROM generate_series(1, %(blocks)s)
 
 -- name: lock_homes
 -- Take turns with other workers in the homes where two hubs can hear one device.
 SELECT pg_advisory_xact_lock(%(space)s, home_id)
 FROM unnest(%(home_id)s::integer[]) AS given (home_id)
-
--- name: enter_batches
--- Enter batches into the ledger with what became of their measurements.
-INSERT INTO batch (
-    hub_id, epoch, sequence, kind, decoder, reference_at, published, stored, duplicate, quarantined
-)
-SELECT
-    hub_id, epoch, sequence, kind, decoder, to_timestamp(reference_ms / 1000.0),
-    stored + duplicate + quarantined, stored, duplicate, quarantined
-FROM unnest(
-    %(hub_id)s::integer[], %(epoch)s::bigint[], %(sequence)s::bigint[], %(kind)s::smallint[],
-    %(decoder)s::integer[], %(reference_ms)s::bigint[], %(stored)s::integer[],
-    %(duplicate)s::integer[], %(quarantined)s::integer[]
-) AS given (
-    hub_id, epoch, sequence, kind, decoder, reference_ms, stored, duplicate, quarantined
-)
-RETURNING batch_id, hub_id, epoch, sequence, (extract(epoch FROM committed_at) * 1000)::bigint
 
 -- name: keep_payload
 -- A payload that no decoder reads.

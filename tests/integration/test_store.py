@@ -34,6 +34,7 @@ from tests.worlds import (
     as_message,
     enter_registry,
     query,
+    some_batch_ids,
 )
 
 pytestmark = pytest.mark.integration
@@ -64,11 +65,11 @@ async def prepared(connection: AsyncConnection, messages: Sequence[Message]) -> 
         TABLES,
         time.time_ns() // 1_000_000 + 10**9,
     )
-    return prepare(flush, judged, registry)
+    return prepare(flush, judged, registry, some_batch_ids(flush), time.time_ns() // 1_000_000)
 
 
 async def committed(store: Store, *messages: Message) -> Committed:
-    return await store.commit(await prepared(store._connection, messages))
+    return await store.commit(await prepared(store.connection, messages))
 
 
 def rows(database: str) -> int:

@@ -12,7 +12,7 @@ from pydantic import SecretStr
 from gateway.errors import UsageError
 from gateway.platform.embedded.apt import Progress
 from gateway.platform.embedded.broker import Broker
-from gateway.platform.embedded.database import Database
+from gateway.platform.embedded.database import SUPERUSER, Database
 from gateway.platform.embedded.packages import Packages, ensure_packages, find_packages
 from gateway.platform.settings import Settings
 
@@ -34,6 +34,13 @@ class Services:
     """None: it is a person's own, not ours to stop or kill."""
     broker: Broker | None
     """None: it is a person's own."""
+
+    @property
+    def maintenance_url(self) -> str:
+        """The DSN of one who may make and drop databases, for measurements in one of their own."""
+        if self.database is None:
+            return self.database_url
+        return self.database.url(SUPERUSER, SUPERUSER)
 
 
 @contextmanager

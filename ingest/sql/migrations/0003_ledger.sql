@@ -1,12 +1,15 @@
 -- What became of every batch, and what was kept apart. No foreign keys here: each would cost a look-up
 -- a row on the ingest path, and hubs are never deleted.
 
+-- A worker takes batch ids by the block, so that it knows them before its transaction begins.
+CREATE SEQUENCE batch_block;
+
 CREATE TABLE batch (
-    batch_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    batch_id bigint PRIMARY KEY,
     epoch bigint NOT NULL,
     sequence bigint NOT NULL,
     reference_at timestamptz NOT NULL,
-    committed_at timestamptz NOT NULL DEFAULT now(),
+    committed_at timestamptz NOT NULL,
     hub_id integer NOT NULL,
     published integer NOT NULL,
     stored integer NOT NULL,

@@ -87,7 +87,6 @@ def settle(connection: Connection, alert: UUID, state: State, *, note: str | Non
     Raises:
         UsageError: there is no such alert, or it stands elsewhere already.
     """
-    actor, origin = by
     with translated(), connection.transaction():
         row = connection.execute(
             QUERIES["settle"],
@@ -103,7 +102,7 @@ def settle(connection: Connection, alert: UUID, state: State, *, note: str | Non
             QUERIES["add_event"],
             {
                 "alert_id": alert_id,
-                "actor": actor,
+                "actor": by[0],
                 "what": str(_TOLD[state]),
                 "note": note and note[:NOTE_CHARS_MAX],
             },
@@ -123,7 +122,7 @@ def mark(connection: Connection, resident: UUID, rule: str, days: int | None, by
     if chosen is None or not chosen.marked_only:
         names = ", ".join(name for name, known in _RULES.items() if known.marked_only)
         raise UsageError(f"此规则不需标记 / {rule} needs no mark; those that do: {names}")
-    parameters = {"rule": rule, "days": days, "by": by[0], "resident": resident}
+    parameters: dict[str, object] = {"rule": rule, "days": days, "by": by[0], "resident": resident}
     with translated(), connection.transaction():
         resident_id = _of_resident(connection, "mark", parameters)
         sign = BY_NAME.get(chosen.sign)

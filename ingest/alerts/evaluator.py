@@ -148,14 +148,11 @@ class Evaluator:
             from_ms(int(start_ms.min()) - rule.reach_ms),
         )
         total.count(residents=len(residents), readings=len(readings))
-        by_resident = _episodes(rule, readings, await self._targets(residents), residents, start_ms)
+        by_resident = _episodes(rule, readings, Targets(), residents, start_ms)
         for resident, start in starts.items():
             concerned = [alert for alert in alerts[resident] if alert.episode.last_ms >= start]
             steps = reconcile(by_resident.get(resident, []), concerned, now_ms)
             total.told += await self.write(rule.name, found.rule_id, resident, steps)
-
-    async def _targets(self, residents: npt.NDArray[np.int64]) -> Targets:
-        return Targets()
 
     async def _write_alert(self, rule: str, rule_id: int, resident: int, alert: Alert) -> int:
         episode = alert.episode

@@ -145,5 +145,5 @@ def _is_stale(episode: Episode, now_ms: int) -> bool:
 
 
 def _answered_itself(episode: Episode) -> bool:
-    """A repeat was asked for and was not severe: nobody needs to do anything."""
+    """Tell whether a repeat was asked for and was not severe: nobody needs to do anything."""
     return episode.stage is Stage.ASK_REPEAT and episode.cleared_ms is not None

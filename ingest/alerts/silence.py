@@ -53,7 +53,7 @@ async def look_for_silence(
             rows = await cursor.fetchall()
             alerts = await evaluator.alerts_of(SILENCE, [row[0] for row in rows])
             for resident, days, marked_at, last_at in rows:
-                since_ms = max(ms_since_epoch(marked_at), last_at and ms_since_epoch(last_at) or 0)
+                since_ms = ms_since_epoch(max(filter(None, (marked_at, last_at))))
                 due_ms = since_ms + (days or DAYS_DEFAULT) * DAY_MS
                 episodes = silences(alerts[resident], since_ms, due_ms, now_ms)
                 steps = reconcile(episodes, alerts[resident], now_ms)

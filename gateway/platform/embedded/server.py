@@ -93,6 +93,23 @@ class Server(ABC):
             self._pid_file.unlink(missing_ok=True)
             self._lock.release()
 
+    def needs_restart(self) -> bool:
+        """Tell whether it has ended although nobody stopped it."""
+        return self._child is not None and not self._child.is_alive()
+
+    def restart(self) -> None:
+        """Start it again where it was.
+
+        Raises:
+            UnavailableError: it does not start, or another program has taken its port.
+        """
+        port = self.port
+        self.start()
+        if self.port != port:
+            raise UnavailableError(
+                f"{self.title}: 端口 {port} 被占用 / another program has taken port {port}"
+            )
+
     def kill(self) -> None:
         """Kill it (kill -9)."""
         if self._child is not None:

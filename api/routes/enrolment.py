@@ -22,15 +22,12 @@ goes on for everybody else."""
 AT_ONCE_MAX = 2
 """Further requests wait for their turn."""
 
-PATHS = frozenset({ENROL_PATH, RENEW_PATH})
-"""Open to those without a token: who asks here has none yet."""
-
 router = APIRouter(tags=["设备 / equipment"])
 _log = get_logger(__name__)
 
 
-class Counter:
-    """The counter of the office: how many are served in a second, and at once."""
+class Desk:
+    """The desk of the office: how many are served in a second, and at once."""
 
     def __init__(self, office: Office) -> None:
         self._office = office
@@ -42,7 +39,8 @@ class Counter:
         """Answer a hub."""
         if not self._takes(time.monotonic()):
             response = problem(
-                HTTPStatus.TOO_MANY_REQUESTS, "请求过多, 请稍后再试 / too many requests: try again later"
+                HTTPStatus.TOO_MANY_REQUESTS,
+                "请求过多, 请稍后再试 / too many requests: try again later",
             )
             response.headers["Retry-After"] = str(int(REQUESTS_BURST / REQUESTS_PER_S))
             return response
@@ -91,12 +89,12 @@ async def renew(request: Request) -> Response:
 
 
 async def _serve(request: Request) -> Response:
-    counter: Counter | None = request.app.state.enrolment
-    if counter is None:
+    desk: Desk | None = request.app.state.enrolment
+    if desk is None:
         return problem(
             HTTPStatus.SERVICE_UNAVAILABLE, "此处不办理网关登记 / this API does not enrol hubs"
         )
-    return await counter.serve(request)
+    return await desk.serve(request)
 
 
 async def _bounded_body(request: Request) -> bytes | None:

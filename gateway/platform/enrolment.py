@@ -29,7 +29,6 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from gateway.errors import DataError
 from gateway.platform.ca import Authority
-from gateway.wire import hub_name
 
 CODE_VERSION = 1
 CODE_LIFETIME = timedelta(hours=24)

@@ -69,6 +69,8 @@ data_dir = "{folder / name}"
 adapters = ["{adapter}"]
 [mqtt]
 url = "mqtts://{LOOPBACK}:{broker.port}"
+[enrolment]
+url = "http://{LOOPBACK}:1"
 """,
         encoding="utf-8",
     )

@@ -39,24 +39,24 @@ RETURNS TABLE (hub text, verifier bytea, why text)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
-    found enrolment.code;
+    entry enrolment.code;
     hub_name text;
 BEGIN
     UPDATE enrolment.code SET attempts = attempts + 1
     WHERE code = _code AND attempts <= _attempts_max
-    RETURNING * INTO found;
+    RETURNING * INTO entry;
     IF NOT FOUND THEN
         RETURN QUERY SELECT NULL::text, NULL::bytea, 'unknown'::text;
         RETURN;
     END IF;
-    SELECT name INTO hub_name FROM hub WHERE hub_id = found.hub_id;
+    SELECT name INTO hub_name FROM hub WHERE hub_id = entry.hub_id;
     RETURN QUERY SELECT
         hub_name,
-        found.verifier,
+        entry.verifier,
         CASE
-            WHEN found.attempts > _attempts_max THEN 'exhausted'
-            WHEN found.expires_at <= now() THEN 'expired'
-            WHEN found.closed_at IS NOT NULL AND found.key_digest IS NULL THEN 'closed'
+            WHEN entry.attempts > _attempts_max THEN 'exhausted'
+            WHEN entry.expires_at <= now() THEN 'expired'
+            WHEN entry.closed_at IS NOT NULL AND entry.key_digest IS NULL THEN 'closed'
         END;
 END
 $$;
@@ -68,22 +68,22 @@ CREATE FUNCTION enrolment.complete(
 ) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
 DECLARE
-    found enrolment.code;
+    entry enrolment.code;
     hub_name text;
 BEGIN
     UPDATE enrolment.code
     SET closed_at = coalesce(closed_at, now()), key_digest = _key_digest
     WHERE code = _code AND expires_at > now()
         AND (closed_at IS NULL OR key_digest = _key_digest)
-    RETURNING * INTO found;
+    RETURNING * INTO entry;
     IF NOT FOUND THEN
         RETURN false;
     END IF;
     UPDATE hub SET enrolled_at = now(), revoked_at = NULL
-    WHERE hub_id = found.hub_id
+    WHERE hub_id = entry.hub_id
     RETURNING name INTO hub_name;
     INSERT INTO enrolment.certificate (serial, hub_id, valid_until)
-    VALUES (_serial, found.hub_id, _valid_until);
+    VALUES (_serial, entry.hub_id, _valid_until);
     INSERT INTO audit (actor, action, origin, detail)
     VALUES (
         'hub:' || hub_name, 'hub.enrol', _origin,
@@ -100,22 +100,22 @@ CREATE FUNCTION enrolment.renew(
 ) RETURNS text
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
 DECLARE
-    found hub;
+    entry hub;
 BEGIN
-    SELECT * INTO found FROM hub WHERE name = _hub FOR SHARE;
+    SELECT * INTO entry FROM hub WHERE name = _hub FOR SHARE;
     IF NOT FOUND THEN
         RETURN 'unknown';
-    ELSIF found.revoked_at IS NOT NULL
+    ELSIF entry.revoked_at IS NOT NULL
         OR NOT EXISTS (
             SELECT FROM enrolment.certificate AS former
-            WHERE former.serial = _former AND former.hub_id = found.hub_id
-                AND former.issued_at >= found.enrolled_at
+            WHERE former.serial = _former AND former.hub_id = entry.hub_id
+                AND former.issued_at >= entry.enrolled_at
         )
     THEN
         RETURN 'revoked';
     END IF;
     INSERT INTO enrolment.certificate (serial, hub_id, valid_until)
-    VALUES (_serial, found.hub_id, _valid_until);
+    VALUES (_serial, entry.hub_id, _valid_until);
     INSERT INTO audit (actor, action, origin, detail)
     VALUES (
         'hub:' || _hub, 'hub.renew', _origin,

@@ -9,6 +9,7 @@ import pytest
 import structlog
 
 from edge.config import HubConfig, check_together, load_config
+from edge.hub_clock import Trust
 from edge.outbox import CAPACITY_DEFAULT, Policy
 from gateway.errors import UsageError
 from gateway.measurement import device_id
@@ -46,6 +47,7 @@ def test_what_is_left_out_has_a_default(tmp_path: Path) -> None:
     assert config.outbox.capacity == CAPACITY_DEFAULT
     assert config.outbox.at_capacity is Policy.KEEP_OLDEST
     assert config.accepts_any
+    assert config.hub.clock is Trust.NTP
     assert config.outbox_path == tmp_path / "outbox.sqlite"
     broker = config.broker()
     assert (broker.host, broker.port, broker.tls) == ("127.0.0.1", 1883, None)

@@ -23,6 +23,7 @@ from edge.collector import Collector, CollectorSettings
 from edge.config import HubConfig, check_together
 from edge.counts import Counts, Gauges, HubMetrics, Watched
 from edge.enrolment import post_to
+from edge.hub_clock import hub_clock
 from edge.outbox import Limits
 from edge.renewal import Renewer
 from edge.session import Pace
@@ -55,6 +56,7 @@ class _Hub:
             entries=depth.entries,
             batches=depth.batches,
             records=depth.records,
+            undated=self.storage.undated,
             is_connected=self.uplink.is_connected,
             certificate_left_s=self.renewer.left_s,
         )
@@ -143,6 +145,7 @@ def _collector_settings(
         adapters=config.hub.adapters or (None,),
         central=replace(central, is_passive=config.hub.scan == "passive"),
         pace=pace or Pace(),
+        clock=hub_clock(config.hub.clock),
     )
 
 

@@ -25,6 +25,7 @@ from pydantic import (
     model_validator,
 )
 
+from edge.hub_clock import Trust
 from edge.identity import FOLDER, broker_of, read_identity
 from edge.outbox import CAPACITY_DEFAULT, CAPACITY_MIN, Policy
 from gateway.errors import UsageError
@@ -80,6 +81,7 @@ class HubSection(_Section):
     adapters: tuple[str, ...] = ()
     scan: Literal["active", "passive"] = "active"
     accept: Literal["listed", "any"] | None = None
+    clock: Trust = Trust.NTP
     metrics_port: Annotated[int, Field(ge=0, le=65535)] | None = None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from edge import undated
 from edge.hub_file import DamagedFileError, open_read_only, set_aside
 from edge.identity import read_failure, read_identity
 from edge.outbox import Depth, Tally, read_depth, read_tallies
@@ -20,6 +21,7 @@ class Status:
     epoch: int
     next_sequence: int
     depth: Depth
+    undated: int
     tallies: dict[Tally, int]
     files_set_aside: int
     certificate_until: str | None
@@ -49,6 +51,7 @@ def read_status(hub: int, path: Path, identity: Path) -> Status:
                 epoch=file.numbering.epoch,
                 next_sequence=file.numbering.next_sequence,
                 depth=read_depth(file),
+                undated=undated.count(file),
                 tallies=read_tallies(file),
                 files_set_aside=len(set_aside(path)),
                 certificate_until=_until(identity),

@@ -162,6 +162,7 @@ def _in_words(status: Status) -> str:
         ("待封批", "not yet in a batch", status.depth.entries),
         ("待回执批次", "batches without a receipt", status.depth.batches),
         ("待回执测量", "measurements in them", status.depth.records),
+        ("等待网关对时", "wait until the hub knows the time", status.undated),
         ("隔离的损坏文件", "damaged files set aside", status.files_set_aside),
         ("证书有效至", "certificate good until", status.certificate_until or "-"),
         ("上次续期失败", "last failed renewal", status.renewal_failure or "-"),

@@ -66,6 +66,7 @@ def configuration(folder: Path, broker: Broker, hub: int, adapter: str) -> Path:
 [hub]
 id = "{name}"
 data_dir = "{folder / name}"
+clock = "system"
 adapters = ["{adapter}"]
 [mqtt]
 url = "mqtts://{LOOPBACK}:{broker.port}"

@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from edge.config import HubConfig, check_together, load_config
+from edge.hub_clock import Trust
 from edge.identity import FOLDER, Identity, keep_identity, read_identity
 from edge.outbox import CAPACITY_DEFAULT, Policy
 from gateway.errors import UsageError
@@ -69,6 +70,7 @@ def test_what_is_left_out_has_a_default(tmp_path: Path) -> None:
     assert config.outbox.capacity == CAPACITY_DEFAULT
     assert config.outbox.at_capacity is Policy.KEEP_OLDEST
     assert config.accepts_any
+    assert config.hub.clock is Trust.NTP
     assert config.outbox_path == tmp_path / "outbox.sqlite"
     broker = config.broker()
     assert (broker.host, broker.port) == ("127.0.0.1", 8883)

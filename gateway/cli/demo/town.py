@@ -25,6 +25,7 @@ _HUB_FILE = """\
 [hub]
 id = "{hub}"
 timezone = "{zone}"
+clock = "system"
 data_dir = "{data_dir}"
 adapters = ["{adapter}"]
 

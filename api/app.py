@@ -9,7 +9,7 @@ from api.auth import RequireToken
 from api.boundary import Boundary
 from api.openapi import BEARER, ERRORS, describe
 from api.problems import answer_problems
-from api.routes import equipment, operations, residents, signs
+from api.routes import clinical, equipment, operations, residents, signs
 
 
 def create_app(archive: Archive, token: str) -> FastAPI:
@@ -19,8 +19,9 @@ def create_app(archive: Archive, token: str) -> FastAPI:
     app.state.archive = archive
     app.openapi = lambda: describe(app)  # type: ignore[method-assign]  # as FastAPI documents it
     guarded = [Security(BEARER)]
-    for router in (residents.router, equipment.router, signs.router, operations.router):
-        app.include_router(router, dependencies=guarded, responses=ERRORS)
+    routers = (residents, clinical, equipment, signs, operations)
+    for module in routers:
+        app.include_router(module.router, dependencies=guarded, responses=ERRORS)
     app.include_router(operations.probes)
     answer_problems(app)
     app.add_middleware(RequireToken, token=token)

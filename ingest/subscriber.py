@@ -23,7 +23,7 @@ from typing import cast
 import mqtt5
 
 from gateway import wire
-from gateway.errors import UnavailableError
+from gateway.errors import UnavailableError, UsageError
 from gateway.platform.backoff import Backoff
 from gateway.platform.broker_address import BrokerAddress
 from gateway.platform.logs import get_logger
@@ -104,7 +104,7 @@ class Intake:
 class Lane:
     """The session of one lane, over one connection after the other."""
 
-    def __init__(self, number: int, broker: BrokerAddress, intake: Intake) -> None:
+    def __init__(self, number: int, broker: Callable[[], BrokerAddress], intake: Intake) -> None:
         self.number = number
         self._broker = broker
         self._intake = intake
@@ -128,7 +128,7 @@ class Lane:
             try:
                 await self._run_once()
                 failures = 0
-            except UnavailableError as error:
+            except (UnavailableError, UsageError) as error:
                 failures += 1
                 wait_s = BACKOFF.wait_s(failures)
                 _log.warning("lane_lost", lane=self.number, why=str(error), again_in_s=wait_s)
@@ -162,11 +162,12 @@ class Lane:
 
     async def _run_once(self) -> None:
         loop = asyncio.get_running_loop()
-        connection = _Connection(self.number, self._generation, self._broker, self._intake)
+        broker = self._broker()
+        connection = _Connection(self.number, self._generation, broker, self._intake)
         try:
             async with asyncio.timeout(CONNECT_S_MAX):
                 await loop.create_connection(
-                    lambda: connection, self._broker.host, self._broker.port, ssl=self._broker.tls
+                    lambda: connection, broker.host, broker.port, ssl=broker.tls
                 )
                 self._connection = connection
                 self._intake.add(self)

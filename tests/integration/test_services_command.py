@@ -68,7 +68,7 @@ def pids(home: Path) -> list[int]:
 
 def urls(home: Path) -> tuple[str, str]:
     servers = find_services(Settings(home=home))
-    return servers.database_url, servers.mqtt_url
+    return servers.database_url, servers.mqtt.url
 
 
 def all_run(home: Path) -> bool:
@@ -117,7 +117,7 @@ async def test_a_program_can_have_them_for_a_while(services_home: Path) -> None:
     told: list[str] = []
     async with running_services(settings, told.append) as services:
         found = find_services(settings)
-        assert (found.database_url, found.mqtt_url) == (services.database_url, services.mqtt_url)
+        assert (found.database_url, found.mqtt) == (services.database_url, services.mqtt)
         async with await connect(services.database_url, application="test") as connection:
             cursor = await connection.execute("SELECT 1")
             assert await cursor.fetchone() == (1,)

@@ -208,8 +208,8 @@ def _program(plan: Plan, name: str, words: Sequence[str], **environment: str) ->
             "HEARTH_HOME": str(plan.settings.home),
             "HEARTH_DATABASE_URL": plan.services.database_url,
             "HEARTH_API_DATABASE_URL": plan.api_database_url,
-            "HEARTH_MQTT_URL": plan.services.mqtt_url,
         }
+        | plan.services.mqtt.environment()
         | environment,
     )
 

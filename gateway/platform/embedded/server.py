@@ -47,12 +47,7 @@ class Server(ABC):
         Raises:
             UnavailableError: it never ran.
         """
-        try:
-            return int(self._port_file.read_text(encoding="ascii"))
-        except FileNotFoundError as error:
-            raise UnavailableError(
-                f"{self.title}: {self.home}: 从未启动 / never started"
-            ) from error
+        return self._remembered("port")
 
     @property
     def pid(self) -> int | None:
@@ -142,6 +137,14 @@ class Server(ABC):
     @abstractmethod
     def complete(self) -> None:
         """Make what needs the running server."""
+
+    def _remembered(self, name: str) -> int:
+        try:
+            return int((self.folder / name).read_text(encoding="ascii"))
+        except FileNotFoundError as error:
+            raise UnavailableError(
+                f"{self.title}: {self.home}: 从未启动 / never started"
+            ) from error
 
     @property
     def _port_file(self) -> Path:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 
 import typer
 from prometheus_client.metrics import MetricWrapperBase
 
 import api.metrics
+import ingest.alerts.metrics
 import ingest.metrics
 from edge.counts import HubMetrics
 from gateway.errors import UsageError
@@ -56,7 +58,8 @@ def metrics_table() -> Iterator[str]:
     """Yield the table of metrics of all services, by name."""
     yield "| metric | kind | counts or shows |"
     yield "|---|---|---|"
-    for collector in (*_metrics(ingest.metrics), *_metrics(api.metrics), HubMetrics([])):
+    services = (ingest.metrics, ingest.alerts.metrics, api.metrics)
+    for collector in (*chain.from_iterable(map(_metrics, services)), HubMetrics([])):
         for metric in collector.collect():
             name = f"{metric.name}_total" if metric.type == "counter" else metric.name
             yield f"| `{name}` | {metric.type} | {metric.documentation} |"

@@ -44,8 +44,9 @@ def hub_environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     """
     folder = tmp_path_factory.mktemp("hub") / "venv"
     venv.create(folder, with_pip=True, symlinks=True)
-    pip = [folder / "bin" / "python", "-m", "pip", "install", "--no-index", "--no-deps", "--quiet"]
-    subprocess.run([*pip, wheel], check=True)
+    python = str(folder / "bin" / "python")
+    install = ("-m", "pip", "install", "--no-index", "--no-deps", "--quiet", str(wheel))
+    subprocess.run([python, *install], check=True)
     packages = next(folder.glob("lib/python3.*/site-packages"))
     (ours,) = packages.glob("hearth_gateway-*.dist-info")
     for found in closure(Distribution.at(ours), {"hub"}):

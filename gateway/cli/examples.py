@@ -9,8 +9,8 @@ from typing import Any
 from uuid import UUID
 
 import typer
-from typer.utils import get_params_from_function
 from typer.models import ArgumentInfo, CommandInfo, OptionInfo, ParamMeta
+from typer.utils import get_params_from_function
 
 MARK = "例 / example"
 """Help that has this has its author's own example."""

@@ -17,6 +17,7 @@ from api.archive import Archive
 from api.auth import OPEN_PATHS, load_token
 from api.boundary import BODY_BYTES_MAX, SECURITY_HEADERS, TARGET_BYTES_MAX
 from gateway.errors import UsageError
+from gateway.platform.enrolment import ENROL_PATH, RENEW_PATH
 from gateway.platform.postgres import AsyncConnectionPool
 from gateway.platform.settings import Settings
 from gateway.vitals import BY_NAME
@@ -61,6 +62,7 @@ def test_the_routes_that_were_asked_for_are_there() -> None:
     wanted |= {f"{API}/residents", f"{API}/signs", resident, f"{resident}/measurements"}
     wanted |= {f"{resident}/latest", "/healthz", "/readyz", "/metrics", "/openapi.json"}
     wanted |= {f"{resident}/statistics", f"{resident}/alerts", f"{API}/alerts"}
+    wanted |= {ENROL_PATH, RENEW_PATH}
     assert wanted <= set(PATHS)
 
 

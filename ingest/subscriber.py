@@ -17,6 +17,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import count
 from typing import cast
 
 import mqtt5
@@ -46,6 +47,9 @@ MESSAGE_OVERHEAD_BYTES = 512
 """Counted for each message held, beside its payload: what Python needs for it."""
 
 _log = get_logger(__name__)
+_generations = count(1)
+"""Of all lanes of this process: a lane that was given back and taken again is another `Lane`, and an
+acknowledgement that was due to the former must not reach a message of the latter."""
 _SERIAL_BITS = 40
 _PUBLISH = 3
 _FAILURE = 0x80
@@ -120,7 +124,7 @@ class Lane:
         """
         failures = 0
         while True:
-            self._generation += 1
+            self._generation = next(_generations)
             try:
                 await self._run_once()
                 failures = 0

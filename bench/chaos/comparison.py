@@ -82,9 +82,7 @@ def compare(readings: Found, payloads: Payloads) -> Comparison:
         kept=len(np.unique(readings.kept)) + len(np.unique(payloads.kept)),
         quarantined=len(readings.quarantined) + len(payloads.quarantined),
         **{name: len(keys) for name, keys in wrong.items()},
-        examples={
-            name: keys[:EXAMPLES_MAX].tolist() for name, keys in wrong.items() if len(keys)
-        },
+        examples={name: keys[:EXAMPLES_MAX].tolist() for name, keys in wrong.items() if len(keys)},
     )
 
 

@@ -65,8 +65,11 @@ class Wish:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """What --json prints. `faults`: how often each kind really happened; `missed`: was planned, and
-    could not be seen to happen. `emulated`: kinds that this machine only lets us imitate."""
+    """What --json prints.
+
+    `faults`: how often each kind was seen to happen; `missed`: how often another fault kept it from
+    happening (it is tried again). `emulated`: kinds that are imitated, not done (docs/reliability.md).
+    """
 
     rounds: int
     seed: int
@@ -137,8 +140,8 @@ class _Run:
     happened: Counter[Kind] = field(default_factory=Counter)
     missed: Counter[Kind] = field(default_factory=Counter)
     owed: list[Fault] = field(default_factory=list)
-    hub_orders: Orders = Orders()
-    ingest_orders: Orders = Orders()
+    hub_orders: Orders = field(default_factory=Orders)
+    ingest_orders: Orders = field(default_factory=Orders)
     hubs_broker: Network = field(init=False)
     ingest_broker: Network = field(init=False)
     ingest_database: Network = field(init=False)
@@ -178,7 +181,6 @@ class _Run:
         progress(self.wish.rounds, "排空 / draining")
         self._order_hubs(is_collecting=False)
         drained_s = await self._drain()
-        await asyncio.to_thread(self.stage.stop_hubs)
         progress(self.wish.rounds, "比对 / comparing")
         return await self._summary(time.monotonic() - began_s, drained_s)
 
@@ -310,7 +312,7 @@ class _Run:
                 self.stage.superuser_url, application="hearth-chaos", autocommit=True
             ) as connection:
                 connection.execute("SET default_transaction_read_only = off")
-                connection.execute(read_only.format(value))  # type: ignore[arg-type] # ours
+                connection.execute(read_only.format(value))  # ours, no value
                 connection.execute("SELECT pg_reload_conf()")
             if value == "on":
                 await asyncio.sleep(fault.lasts_s)
@@ -346,7 +348,8 @@ class _Run:
     async def _set_ingest_clock_back(self, fault: Fault) -> bool:
         before = read_events(self.stage.ingest_events)["clock_back"]
         self.ingest_orders = replace(
-            self.ingest_orders, clock_ms=-int(INGEST_CLOCK_BACK_MS_MAX * (0.25 + 0.75 * fault.strength))
+            self.ingest_orders,
+            clock_ms=-int(INGEST_CLOCK_BACK_MS_MAX * (0.25 + 0.75 * fault.strength)),
         )
         give(self.stage.ingest_orders, self.ingest_orders)
         await asyncio.sleep(fault.lasts_s)
@@ -382,13 +385,20 @@ class _Run:
         give(self.stage.hub_orders, self.hub_orders)
 
     async def _drain(self) -> float | None:
-        """Wait until every hub is empty; return how long that took, None: it did not happen."""
+        """Wait until every hub is empty, and end them; return how long that took, None: it did not.
+
+        What waits in a hub's memory for a disk that was full reaches its file at the end in good
+        order; then the hubs live once more.
+        """
         began_s = time.monotonic()
         while time.monotonic() - began_s < DRAIN_S_MAX:
             await asyncio.to_thread(self.stage.start_what_ended)
             with suppress(HearthError):  # a file that is just being written
                 if not await asyncio.to_thread(self._held):
-                    return round(time.monotonic() - began_s, 1)
+                    await asyncio.to_thread(self.stage.stop_hubs)
+                    if not await asyncio.to_thread(self._held):
+                        return round(time.monotonic() - began_s, 1)
+                    await asyncio.to_thread(self.stage.start_hubs)
             await asyncio.sleep(DRAIN_LOOK_S)
         _log.error("hubs_not_drained", measurements=await asyncio.to_thread(self._held))
         return None

@@ -42,7 +42,7 @@ def enter_namespace(argv: list[str]) -> bool:
     if tried.returncode != 0:
         return False
     os.environ[ENTERED] = "1"
-    os.execvp(way[0], [*way, *argv])  # noqa: S606 - no shell is what is wanted
+    return os.execvp(way[0], [*way, *argv])  # noqa: S606 - no shell is what is wanted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -72,12 +72,11 @@ def disagreements(dsn: str, configs: Sequence[Path]) -> list[str]:
 
 def _stored(connection: Connection) -> tuple[Keys, Keys]:
     rows = connection.execute(QUERIES["stored"]).fetchall()
-    devices, times, values = (np.array(column) for column in zip(*rows, strict=True)) if rows else (
-        np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0)
-    )  # fmt: skip
-    numbers = numbers_of_times(times)
-    keys = keys_of(devices, numbers)
-    return keys, keys[values != values_of_numbers(numbers)]
+    fields = [("device", np.int64), ("identity_ms", np.int64), ("value", np.float64)]
+    table = np.array([tuple(row) for row in rows], fields)
+    numbers = numbers_of_times(table["identity_ms"])
+    keys = keys_of(table["device"], numbers)
+    return keys, keys[table["value"] != values_of_numbers(numbers)]
 
 
 def _quarantined(connection: Connection) -> tuple[Keys, Keys]:

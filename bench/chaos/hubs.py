@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sqlite3
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -23,7 +22,7 @@ from random import Random
 
 from bench.chaos.journal import Entry, Event, Journal, What, read_journal, unfinished
 from bench.chaos.load import a_measurement, an_undecoded
-from bench.chaos.orders import POLL_S, Events, Orders, read_orders
+from bench.chaos.orders import POLL_S, Events, read_orders
 from bench.chaos.unruly import unruly
 from edge.config import HubConfig, load_config
 from edge.counts import Counts
@@ -134,15 +133,13 @@ class _Life:
     async def live_in(self, home: HomePlan, hubs: Sequence[_Hub]) -> None:
         """Take a home's readings, for as long as the process lives."""
         await self._offer_again(hubs)
-        next_number = {device: 1 for device in home.devices}
+        next_number = dict.fromkeys(home.devices, 1)
         for path in home.journals:
             lines = read_journal(Path(path))
             for device in home.devices:
                 mine = lines["number"][lines["device"] == device]
                 next_number[device] = max(next_number[device], int(mine.max(initial=0)) + 1)
-        period_s = (
-            READINGS_AT_ONCE_MAX / 2 / self._plan.readings_per_s * len(self._plan.homes)
-        )
+        period_s = READINGS_AT_ONCE_MAX / 2 / self._plan.readings_per_s * len(self._plan.homes)
         while True:
             await asyncio.sleep(self.random.uniform(0, 2 * period_s))
             if not self.orders.is_collecting:
@@ -196,11 +193,12 @@ class _Life:
     async def _bound_pages(self, pages_max: int | None) -> None:
         """Let the hubs' files grow no further, or again as they like."""
         for hub in self.hubs:
+            await _set(hub.storage, f"max_page_count = {pages_max or 1 << 30}")
 
-            def bound(file: sqlite3.Connection = hub.storage._file._connection) -> None:  # noqa: SLF001 - no setting of a hub
-                file.execute(f"PRAGMA max_page_count = {pages_max or 1 << 30}")
 
-            await hub.storage._on_file(bound)  # noqa: SLF001 - on the file's own thread
+async def _set(storage: Storage, pragma: str) -> None:
+    """Set what is no setting of a hub, on the file's own thread."""
+    await storage._on_file(lambda: storage._file._connection.execute(f"PRAGMA {pragma}"))  # noqa: SLF001
 
 
 def _item(entry: Entry, now: datetime) -> Item:
@@ -240,6 +238,8 @@ async def _open(stack: AsyncExitStack, life: _Life, config: str, journal: str) -
             counts,
         )
     )
+    # A journal that is kept at its length would have room on a disk that is full.
+    await _set(storage, "journal_size_limit = 0")
     uplink = Uplink(
         UplinkSettings(
             hub=read.hub_id,

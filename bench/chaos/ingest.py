@@ -1,6 +1,6 @@
 """An ingest worker as `hearth ingest` runs it, but for its clock, which orders may set back.
 
-    python -m bench.chaos.ingest ORDERS EVENTS
+python -m bench.chaos.ingest ORDERS EVENTS
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ingest.pipeline import FlushRule, wall_clock_ms
 
 
 class Clock:
-    """This machine's clock, moved as the orders say; tells when it was set back."""
+    """The machine's clock, moved as the orders say; tells when it was set back."""
 
     def __init__(self, orders: Path, events: Path) -> None:
         self._orders = orders

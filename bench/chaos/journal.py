@@ -18,7 +18,9 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-LINE = np.dtype([("event", "u1"), ("what", "u1"), ("pad", "u2"), ("number", "<u4"), ("device", "<u8")])
+LINE = np.dtype(
+    [("event", "u1"), ("what", "u1"), ("pad", "u2"), ("number", "<u4"), ("device", "<u8")]
+)
 
 
 class Event(IntEnum):

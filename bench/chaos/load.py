@@ -104,7 +104,8 @@ def values_of_numbers(numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]
 
 
 def keys_of(
-    devices: npt.NDArray[np.uint64] | Sequence[int], numbers: npt.NDArray[np.int64] | Sequence[int]
+    devices: npt.NDArray[np.integer] | Sequence[int],
+    numbers: npt.NDArray[np.integer] | Sequence[int],
 ) -> npt.NDArray[np.int64]:
     """Return (n,) one number for each reading: its device's place and its own number."""
     places = np.asarray(devices, np.int64) - _FIRST_DEVICE

@@ -7,7 +7,6 @@ a process appends, each one write, so that a kill costs at most the last.
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -45,14 +44,15 @@ class Events:
     """Tells what happened in a process: counts by name."""
 
     def __init__(self, path: Path) -> None:
-        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        self._path = path
         self._told: Counter[str] = Counter()
 
     def tell(self, totals: Counter[str]) -> None:
         """Write by how much `totals` has grown since the last time."""
         grown = totals - self._told
         if grown:
-            os.write(self._file, (json.dumps(grown) + "\n").encode())
+            with self._path.open("ab", buffering=0) as file:
+                file.write((json.dumps(grown) + "\n").encode())
             self._told = totals.copy()
 
 

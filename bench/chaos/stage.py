@@ -117,7 +117,7 @@ class Stage:
         with connect_blocking(
             self.superuser_url, application="hearth-chaos", autocommit=True
         ) as connection:
-            connection.execute(bounds)  # type: ignore[arg-type] # a number of ours
+            connection.execute(bounds)
             connection.execute("SELECT pg_reload_conf()")
         migrate(self.database.url())
         with connect_blocking(self.database.url(), application="hearth-chaos") as connection:
@@ -147,8 +147,12 @@ class Stage:
     def start_ingest(self, worker: int) -> None:
         """Start one worker."""
         assert self._ports is not None  # noqa: S101 - the curtain is up
-        url = self.database.url().replace(f":{self.database.port}/", f":{self._ports.ingest_database}/")
-        broker_url = self.broker.url().replace(f":{self.broker.port}", f":{self._ports.ingest_broker}")
+        url = self.database.url().replace(
+            f":{self.database.port}/", f":{self._ports.ingest_database}/"
+        )
+        broker_url = self.broker.url().replace(
+            f":{self.broker.port}", f":{self._ports.ingest_broker}"
+        )
         self._ingest[worker] = self._start(
             f"ingest-{worker}",
             "bench.chaos.ingest", str(self.ingest_orders), str(self.ingest_events),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from random import Random
 
 from bench.chaos.orders import Orders
@@ -29,7 +29,11 @@ class UnrulySession(mqtt.Session):
     """A session over an open one; only `publish` differs."""
 
     def __init__(
-        self, session: mqtt.Session, orders: Callable[[], Orders], random: Random, told: Counter[str]
+        self,
+        session: mqtt.Session,
+        orders: Callable[[], Orders],
+        random: Random,
+        told: Counter[str],
     ) -> None:
         self._session = session
         self._orders = orders
@@ -84,7 +88,7 @@ class UnrulySession(mqtt.Session):
 
 def unruly(
     orders: Callable[[], Orders], random: Random, told: Counter[str]
-) -> Callable[[BrokerAddress, mqtt.Identity], object]:
+) -> Callable[[BrokerAddress, mqtt.Identity], AbstractAsyncContextManager[mqtt.Session]]:
     """Return what opens such sessions; `told` counts what they did."""
 
     @asynccontextmanager

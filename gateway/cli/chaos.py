@@ -43,7 +43,8 @@ def chaos(
         float, typer.Option(min=1, max=5_000, help="每秒读数 / readings a second, all hubs.")
     ] = 250.0,
     only: Annotated[
-        list[Kind] | None, typer.Option(help="只要这些故障, 可重复 / only these faults; may repeat.")
+        list[Kind] | None,
+        typer.Option(help="只要这些故障, 可重复 / only these faults; may repeat."),
     ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="机器可读: 结束时一个对象 / one object at the end.")

@@ -19,7 +19,7 @@ from bench.chaos.findings import QUERIES, disagreements, read_findings, waiting_
 from bench.chaos.load import homes_of
 from bench.chaos.orders import Orders, give, read_events
 from bench.chaos.proxy import Network, Weather
-from bench.chaos.stage import WORKERS, Ports, Stage, build_stage
+from bench.chaos.stage import WORKERS, Cast, Ports, Stage, build_stage
 from edge.config import load_config
 from edge.status import read_status
 from gateway.errors import HearthError, UnavailableError
@@ -61,6 +61,7 @@ class Wish:
     hubs: int
     readings_per_s: float
     kinds: tuple[Kind, ...] = tuple(Kind)
+    cast: Cast = field(default_factory=Cast)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +114,14 @@ async def conduct(
     The logs of a run that does not hold are moved to `keep_logs`; nothing else is left.
     """
     homes = homes_of(wish.hubs, DEVICES_A_HOME)
-    stage = build_stage(folder, packages, homes, wish.seed, wish.readings_per_s)
+    stage = build_stage(
+        folder,
+        packages,
+        homes,
+        wish.cast,
+        seed=wish.seed,
+        readings_per_s=wish.readings_per_s,
+    )
     run = _Run(wish, stage)
     holds = False
     try:

@@ -255,6 +255,11 @@ async def _open(stack: AsyncExitStack, life: _Life, config: str, journal: str) -
     return _Hub(config=read, storage=storage, uplink=uplink, counts=counts, journal=opened)
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Play the plan that the command line names."""
     configure_logs(load_settings())
     asyncio.run(run(read_plan(Path(sys.argv[1]))))
+
+
+if __name__ == "__main__":
+    main()

@@ -61,6 +61,14 @@ class Ports:
     ingest_database: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cast:
+    """The modules that play; tests put others in, which lack a safety."""
+
+    hubs: str = "bench.chaos.hubs"
+    ingest: str = "bench.chaos.ingest"
+
+
 @dataclass(slots=True, kw_only=True)
 class Stage:
     """All parts of a run."""
@@ -73,6 +81,7 @@ class Stage:
     broker: Broker
     database_disk: Disk
     hubs_disk: Disk
+    cast: Cast
     ended_by_themselves: list[str] = field(default_factory=list)
     _ingest: list[Child | None] = field(default_factory=lambda: [None] * WORKERS)
     _hubs: Child | None = None
@@ -155,7 +164,7 @@ class Stage:
         )
         self._ingest[worker] = self._start(
             f"ingest-{worker}",
-            "bench.chaos.ingest", str(self.ingest_orders), str(self.ingest_events),
+            self.cast.ingest, str(self.ingest_orders), str(self.ingest_events),
             HEARTH_DATABASE_URL=url,
             HEARTH_MQTT_URL=broker_url,
             HEARTH_INGEST_FLUSH_MS="50",
@@ -167,7 +176,7 @@ class Stage:
 
     def start_hubs(self) -> None:
         """Start the hubs."""
-        self._hubs = self._start("hubs", "bench.chaos.hubs", str(self.folder / "plan.json"))
+        self._hubs = self._start("hubs", self.cast.hubs, str(self.folder / "plan.json"))
 
     def kill_hubs(self) -> bool:
         """Kill the hubs; tell whether they lived."""
@@ -257,7 +266,13 @@ class Stage:
 
 
 def build_stage(
-    folder: Path, packages: Packages, homes: list[SimulatedHome], seed: int, readings_per_s: float
+    folder: Path,
+    packages: Packages,
+    homes: list[SimulatedHome],
+    cast: Cast,
+    *,
+    seed: int,
+    readings_per_s: float,
 ) -> Stage:
     """Describe the parts and make their disks; nothing is started."""
     shutil.rmtree(folder, ignore_errors=True)
@@ -273,6 +288,7 @@ def build_stage(
         broker=Broker(folder, packages),
         database_disk=database_disk,
         hubs_disk=hubs_disk,
+        cast=cast,
     )
 
 

@@ -158,7 +158,7 @@ class _Run:
     def __post_init__(self) -> None:
         stage = self.stage
         self.hubs_broker = Network(lambda: stage.broker.port)
-        self.ingest_broker = Network(lambda: stage.broker.port)
+        self.ingest_broker = Network(lambda: stage.broker.services_port)
         self.ingest_database = Network(lambda: stage.database.port)
 
     @property

@@ -27,7 +27,7 @@ from gateway.platform.embedded.packages import Packages
 from gateway.platform.logs import get_logger
 from gateway.platform.postgres import connect, connect_blocking, translated
 from ingest.ledger import read_ledger
-from ingest.quarantine import Filter, replay
+from ingest.quarantine import ActedBy, Filter, replay
 from ingest.registry import load_registry
 from ingest.verdicts import Verdict
 
@@ -465,7 +465,10 @@ async def _replay_clocks(dsn: str) -> int:
     async with connection:
         registry = await load_registry(connection)
         done = await replay(
-            connection, registry, Filter(reasons=(Verdict.HUB_CLOCK,)), by="hearth-chaos"
+            connection,
+            registry,
+            Filter(reasons=(Verdict.HUB_CLOCK,)),
+            ActedBy(actor="service:chaos"),
         )
     return done.stored + done.duplicate
 

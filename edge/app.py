@@ -122,6 +122,8 @@ async def _open(config: HubConfig) -> AsyncIterator[_Hub]:
             capacity=config.outbox.capacity,
             policy=config.outbox.at_capacity,
             batch_records=config.outbox.batch_records,
+            first=config.outbox.send_first,
+            kept_days=config.outbox.keep_receipted_days,
         ),
         batch_age_s=config.outbox.batch_age_ms / 1000,
     )

@@ -27,7 +27,7 @@ from pydantic import (
 
 from edge.hub_clock import Trust, is_synchronised
 from edge.identity import FOLDER, broker_of, read_identity
-from edge.outbox import CAPACITY_DEFAULT, CAPACITY_MIN, Policy
+from edge.outbox import CAPACITY_DEFAULT, CAPACITY_MIN, KEPT_DAYS_DEFAULT, Order, Policy
 from gateway.errors import UsageError
 from gateway.measurement import device_id
 from gateway.platform.broker_address import BrokerAddress
@@ -104,6 +104,8 @@ class OutboxSection(_Section):
     at_capacity: Policy = Policy.KEEP_OLDEST
     batch_records: Annotated[int, Field(ge=1, le=BATCH_RECORDS_MAX)] = 500
     batch_age_ms: Annotated[int, Field(ge=0, le=60_000)] = 200
+    send_first: Order = Order.OLDEST
+    keep_receipted_days: Annotated[int, Field(ge=0, le=366)] = KEPT_DAYS_DEFAULT
 
 
 class DeviceSection(_Section):

@@ -35,6 +35,7 @@ _TALLIES = {
     Tally.DROPPED: "已满而丢弃",
     Tally.BATCHES_SEALED: "累计封批",
     Tally.BATCHES_RECEIPTED: "累计回执批次",
+    Tally.BATCHES_RESENT: "按请求重发批次",
     Tally.STORED: "已入库",
     Tally.DUPLICATE: "重复",
     Tally.QUARANTINED: "已隔离",

@@ -61,7 +61,8 @@ def test_an_older_files_schema_is_brought_up_to_date_and_nothing_in_it_is_lost(
     epoch = begin(tmp_path)
     with closing(sqlite3.connect(tmp_path / "outbox.sqlite")) as old:
         old.executescript(
-            "DROP TABLE undated; DROP TABLE boot;"
+            "DROP TABLE undated; DROP TABLE boot; DROP TABLE receipted; DROP TABLE request;"
+            "ALTER TABLE batch DROP COLUMN times_receipted;"
             "ALTER TABLE time_line DROP COLUMN drift_ppm;"
             "ALTER TABLE time_line DROP COLUMN observed_ms;"
             "INSERT INTO time_line VALUES ('0000c026da010203', 0, 1, 5000, 1, 2, NULL);"

@@ -5,24 +5,38 @@ from __future__ import annotations
 from fastapi import FastAPI, Security
 
 from api.archive import Archive
-from api.auth import RequireToken
+from api.auth import RequireToken, Verifier
 from api.boundary import Boundary
+from api.issuer.issuer import Issuer
 from api.openapi import BEARER, ERRORS, describe
 from api.problems import answer_problems
-from api.routes import equipment, operations, residents, signs
+from api.routes import access, equipment, issuer, operations, residents, signs
 
 
-def create_app(archive: Archive, token: str) -> FastAPI:
-    """Return the application over an archive, for whoever bears `token`."""
+def create_app(archive: Archive, verifier: Verifier, own_issuer: Issuer | None = None) -> FastAPI:
+    """Return the application over an archive, for whoever bears a token that `verifier` takes.
+
+    `own_issuer`: the built-in one, where it is used.
+    """
     # FastAPI's own pages at /docs load scripts from other hosts, so there are none.
     app = FastAPI(docs_url=None, redoc_url=None)
     app.state.archive = archive
+    app.state.issuer = own_issuer
     app.openapi = lambda: describe(app)  # type: ignore[method-assign]  # as FastAPI documents it
     guarded = [Security(BEARER)]
-    for router in (residents.router, equipment.router, signs.router, operations.router):
+    for router in (
+        residents.router,
+        access.router,
+        equipment.router,
+        signs.router,
+        operations.router,
+    ):
         app.include_router(router, dependencies=guarded, responses=ERRORS)
     app.include_router(operations.probes)
+    if own_issuer is not None:
+        app.include_router(issuer.router)
+        issuer.answer_refusals(app)
     answer_problems(app)
-    app.add_middleware(RequireToken, token=token)
+    app.add_middleware(RequireToken, verifier=verifier)
     app.add_middleware(Boundary)
     return app

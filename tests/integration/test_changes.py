@@ -31,9 +31,11 @@ SETTLED_S_MAX = 30.0
 async def read(connection: AsyncConnection, after: Place, count: int) -> list[Change]:
     """Read so many changes as soon as they have settled."""
     async with asyncio.timeout(SETTLED_S_MAX):
-        while len(changes := await read_changes(connection, after, limit=count)) < count:
+        while True:
+            changes = await read_changes(connection, after, limit=count)
+            if len(changes) == count:
+                return changes
             await asyncio.sleep(0.05)
-    return changes
 
 
 def of(resident: int, *, sign: int = 1, at_ms: int = 1_000) -> Changed:

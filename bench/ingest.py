@@ -70,20 +70,22 @@ class Load:
 def bench_ingest(server: str, *, quick: bool, progress: Callable[[str], None]) -> list[Result]:
     """Measure in a database of its own on `server`, which is dropped afterwards."""
     load = Load(rounds=3 if quick else 9)
-    with _own_database(server) as dsn:
+    with own_database(server, _DATABASE) as dsn:
         return asyncio.run(_measure(dsn, load, progress))
 
 
 @contextmanager
-def _own_database(server: str) -> Iterator[str]:
+def own_database(server: str, name: str) -> Iterator[str]:
+    """Make a database with the schema for the block; yields its DSN."""
+
     def execute(statement: LiteralString) -> None:
         with connect_blocking(server, application="hearth-bench", autocommit=True) as admin:
-            admin.execute(sql.SQL(statement).format(sql.Identifier(_DATABASE)))
+            admin.execute(sql.SQL(statement).format(sql.Identifier(name)))
 
     execute("DROP DATABASE IF EXISTS {} WITH (FORCE)")
     execute("CREATE DATABASE {}")
     try:
-        dsn = dsn_with(server, dbname=_DATABASE)
+        dsn = dsn_with(server, dbname=name)
         migrate(dsn)
         yield dsn
     finally:
@@ -91,7 +93,7 @@ def _own_database(server: str) -> Iterator[str]:
 
 
 async def _measure(dsn: str, load: Load, progress: Callable[[str], None]) -> list[Result]:
-    _populate(dsn)
+    populate(dsn, hubs=_HUBS)
     connection = await connect(dsn, application="hearth-bench", autocommit=True)
     async with connection:
         registry = await load_registry(connection)
@@ -211,7 +213,7 @@ def _batch(hub: int, at: datetime, sequence: int) -> Message:
     """Return a batch with `_RECORDS_A_BATCH` readings, those of each device a second apart."""
     reference_at = at + timedelta(minutes=1)
     records = [
-        wire.encode_record(_measurement(hub, place, at), reference_at)
+        wire.encode_record(a_reading(hub, place, at), reference_at)
         for place in range(_RECORDS_A_BATCH)
     ]
     header = wire.Header(
@@ -228,7 +230,8 @@ def _batch(hub: int, at: datetime, sequence: int) -> Message:
     )
 
 
-def _measurement(hub: int, place: int, at: datetime) -> Measurement:
+def a_reading(hub: int, place: int, at: datetime) -> Measurement:
+    """Return one of a hub's readings around a moment, of its devices in turn."""
     order = place % _DEVICES_A_HUB
     sign = SIGNS[order % len(SIGNS)]
     measured_at = at + timedelta(seconds=place // _DEVICES_A_HUB)
@@ -255,8 +258,8 @@ def _typical(sign: VitalSign) -> tuple[Decimal, ...]:
     )
 
 
-def _populate(dsn: str) -> None:
-    """Enter the homes, hubs, devices, residents and links of the load."""
+def populate(dsn: str, *, hubs: int) -> None:
+    """Enter so many homes, with a hub, its devices and a resident each."""
     with connect_blocking(dsn, application="hearth-bench") as connection:
         for statement in load_queries(Path(__file__).parent / "sql" / "ingest.sql").all():
-            connection.execute(statement, {"hubs": _HUBS, "devices": _DEVICES_A_HUB})
+            connection.execute(statement, {"hubs": hubs, "devices": _DEVICES_A_HUB})

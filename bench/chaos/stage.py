@@ -51,7 +51,11 @@ data_dir = "{data_dir}"
 
 [mqtt]
 url = "{url}"
+
+[enrolment]
+url = "http://127.0.0.1:1"
 """
+"""No certificate runs out in a run, so nobody listens there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,13 +10,19 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from bench.flood import bench_flood
 from bench.ingest import bench_ingest
 from bench.result import Result
 from gateway.errors import UsageError
-from gateway.platform.embedded.services import start_services
+from gateway.platform.embedded.services import Services, start_services
 from gateway.platform.settings import load_settings
 
-BENCHES: dict[str, Callable[..., list[Result]]] = {"ingest": bench_ingest}
+
+def _ingest(services: Services, *, quick: bool, progress: Callable[[str], None]) -> list[Result]:
+    return bench_ingest(services.maintenance_url, quick=quick, progress=progress)
+
+
+BENCHES: dict[str, Callable[..., list[Result]]] = {"ingest": _ingest, "flood": bench_flood}
 
 app = typer.Typer(help="测量 / measurements.")
 
@@ -36,7 +42,7 @@ def bench(
         raise UsageError(f"没有这项测量 / no bench {name!r}; known: {', '.join(BENCHES)}")
     console = Console(stderr=True)
     with start_services(load_settings(), console.print) as services:
-        results = run(services.maintenance_url, quick=quick, progress=console.print)
+        results = run(services, quick=quick, progress=console.print)
     if as_json:
         for result in results:
             typer.echo(json.dumps(result.as_json()))

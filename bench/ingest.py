@@ -70,12 +70,14 @@ class Load:
 def bench_ingest(server: str, *, quick: bool, progress: Callable[[str], None]) -> list[Result]:
     """Measure in a database of its own on `server`, which is dropped afterwards."""
     load = Load(rounds=3 if quick else 9)
-    with _own_database(server) as dsn:
+    with own_database(server) as dsn:
         return asyncio.run(_measure(dsn, load, progress))
 
 
 @contextmanager
-def _own_database(server: str) -> Iterator[str]:
+def own_database(server: str) -> Iterator[str]:
+    """Make a database with the schema on a server for the block, and drop it afterwards."""
+
     def execute(statement: LiteralString) -> None:
         with connect_blocking(server, application="hearth-bench", autocommit=True) as admin:
             admin.execute(sql.SQL(statement).format(sql.Identifier(_DATABASE)))
@@ -91,7 +93,7 @@ def _own_database(server: str) -> Iterator[str]:
 
 
 async def _measure(dsn: str, load: Load, progress: Callable[[str], None]) -> list[Result]:
-    _populate(dsn)
+    populate(dsn)
     connection = await connect(dsn, application="hearth-bench", autocommit=True)
     async with connection:
         registry = await load_registry(connection)
@@ -237,7 +239,7 @@ def _measurement(hub: int, place: int, at: datetime) -> Measurement:
         device=(hub - 1) * _DEVICES_A_HUB + order + 1,
         sign=sign.code,
         reading=Reading(
-            values=_typical(sign),
+            values=typical(sign),
             device_time=DeviceTime(type=TimeType.LOCAL, ms=local_ms // 1000 * 1000),
         ),
         measured_at=measured_at,
@@ -247,7 +249,8 @@ def _measurement(hub: int, place: int, at: datetime) -> Measurement:
     )
 
 
-def _typical(sign: VitalSign) -> tuple[Decimal, ...]:
+def typical(sign: VitalSign) -> tuple[Decimal, ...]:
+    """Return the values that are usual of a sign, at its resolution."""
     steps = sign.unit_sets[0].steps
     return tuple(
         (Decimal(quantity.typical.mean) / step).to_integral_value() * step
@@ -255,8 +258,8 @@ def _typical(sign: VitalSign) -> tuple[Decimal, ...]:
     )
 
 
-def _populate(dsn: str) -> None:
-    """Enter the homes, hubs, devices, residents and links of the load."""
+def populate(dsn: str, *, hubs: int = _HUBS, devices: int = _DEVICES_A_HUB) -> None:
+    """Enter homes of one hub and so many devices, with their residents and links."""
     with connect_blocking(dsn, application="hearth-bench") as connection:
         for statement in load_queries(Path(__file__).parent / "sql" / "ingest.sql").all():
-            connection.execute(statement, {"hubs": _HUBS, "devices": _DEVICES_A_HUB})
+            connection.execute(statement, {"hubs": hubs, "devices": devices})

@@ -201,7 +201,7 @@ def mutated(random: np.random.Generator, rows: Bytes) -> Bytes:
 
 def _flushes(random: np.random.Generator, records: int) -> Iterator[list[Message]]:
     """Yield flushes of well-formed batches whose records are mutated, `records` in all."""
-    valid = templates().view(np.uint8).reshape(-1, wire.RECORD_BYTES)
+    of_hub = {hub: _of_home(hub) for hub in range(1, HUBS + 1)}
     sequence = 0
     while records > 0:
         messages = []
@@ -211,10 +211,19 @@ def _flushes(random: np.random.Generator, records: int) -> Iterator[list[Message
                 break
             sequence += 1
             records -= size
-            rows = mutated(random, valid[random.integers(0, len(valid), size)])
             hub = 1 + sequence % HUBS
+            valid = of_hub[hub]
+            rows = mutated(random, valid[random.integers(0, len(valid), size)])
             messages.append(_message(hub, sequence, size, rows.tobytes()))
         yield messages
+
+
+def _of_home(home: int) -> Bytes:
+    """Return the valid records of a home's devices, as bytes."""
+    valid = templates()
+    mine = (valid["device"] - 1) // (DEVICES // HUBS) + 1 == home
+    rows: Bytes = valid[mine].view(np.uint8).reshape(-1, wire.RECORD_BYTES)
+    return rows
 
 
 async def _try_records(

@@ -71,6 +71,21 @@ class Formula:
 
 @exact
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Child:
+    """What a child of an age is like; other levels are an adult's."""
+
+    age: int
+    body_height_cm: float
+    bmi_kg_per_m2: float
+
+    @property
+    def levels(self) -> dict[str, float]:
+        """Return the levels by quantity."""
+        return {"body_height_cm": self.body_height_cm, "bmi_kg_per_m2": self.bmi_kg_per_m2}
+
+
+@exact
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Physiology:
     """The whole of data/physiology.toml."""
 
@@ -79,6 +94,7 @@ class Physiology:
     condition: dict[str, Condition]
     level: tuple[Formula, ...]
     reading: tuple[Formula, ...]
+    child: tuple[Child, ...]
 
 
 @cache

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
-from functools import cache
+from functools import cache, lru_cache
 
 import numpy as np
 from numpy.random import Generator, default_rng
@@ -151,11 +151,16 @@ class Body:
         episode = condition.episode
         if episode is None:
             return day - self.first_day
-        key = (*self.seed, *name.encode())
         for since in range(episode.days):
-            if default_rng([*key, day - since]).random() < episode.per_day:
+            if _begins(self.seed, name, day - since, episode.per_day):
                 return since
         return None
+
+
+@lru_cache(maxsize=1 << 16)
+def _begins(seed: tuple[int, ...], condition: str, day: int, per_day: float) -> bool:
+    """Tell whether an episode of a person begins on a day."""
+    return bool(default_rng([*seed, *condition.encode(), day]).random() < per_day)
 
 
 def draw_body(

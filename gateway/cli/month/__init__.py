@@ -41,7 +41,15 @@ class Plan:
 
 
 async def run_month(dsn: str, plan: Plan, progress: Callable[[int], None]) -> Score:
-    """Simulate into an empty database and score it.
+    """Simulate into an empty database and score it; arguments as of `live_month`."""
+    began_s = time.monotonic()
+    world, month = await live_month(dsn, plan, progress)
+    async with await connect(dsn, application="hearth-simulate", autocommit=True) as connection:
+        return await score(connection, world, month, seconds=time.monotonic() - began_s)
+
+
+async def live_month(dsn: str, plan: Plan, progress: Callable[[int], None]) -> tuple[World, Month]:
+    """Simulate into an empty database; return the truth.
 
     Args:
         dsn: a database with the schema and nothing in it.
@@ -51,7 +59,6 @@ async def run_month(dsn: str, plan: Plan, progress: Callable[[int], None]) -> Sc
     Raises:
         UnavailableError: the database is down.
     """
-    began_s = time.monotonic()
     households = generate_month(plan.homes, plan.seed, plan.days)
     enter(dsn, households)
     world = World(BEGINS_AT)
@@ -73,10 +80,9 @@ async def run_month(dsn: str, plan: Plan, progress: Callable[[int], None]) -> Sc
         ends_at = BEGINS_AT + plan.days * _DAY + _EVERYWHERE
         await archive.commit(mail.arrived(), ends_at)
         await archive.commit(mail.arrived(), ends_at)
-        month = Month(
-            homes=plan.homes, days=plan.days, seed=plan.seed, shared=_shared(street.houses)
-        )
-        return await score(connection, world, month, seconds=time.monotonic() - began_s)
+        await archive.close()
+    month = Month(homes=plan.homes, days=plan.days, seed=plan.seed, shared=_shared(street.houses))
+    return world, month
 
 
 class _Mail:

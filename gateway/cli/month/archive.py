@@ -87,6 +87,10 @@ class Archive:
         self._store = Store(connection)
         self._batch_ids = BatchIds(dsn)
 
+    async def close(self) -> None:
+        """Close what the archive has opened itself."""
+        await self._batch_ids.close()
+
     async def commit(self, messages: Sequence[Message], now: datetime) -> None:
         """Judge and store messages, flush by flush, by the registry as it is now."""
         registry = await load_registry(self._store.connection)

@@ -10,6 +10,7 @@ A batch of kind UNDECODED carries payloads that no decoder could read instead of
 
 from __future__ import annotations
 
+import json
 import re
 import struct
 import zlib
@@ -17,6 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import IntEnum
+from uuid import UUID
 
 from gateway.errors import DecodeError, EncodeError, Fault
 from gateway.gatt.numbers import decimal_from, mantissa_and_exponent
@@ -41,6 +43,10 @@ BATCH_RECORDS_MAX = 1024
 RECEIPTS_MAX = 1024
 """Ingest sends further receipts in a further message."""
 
+REQUEST_BYTES_MAX = 1024
+"""A longer message of the config topic is no request."""
+_RESEND = "resend"
+
 COUNTER_END = 1 << 63
 """Epochs and sequences lie below this and above 0, so that SQLite and PostgreSQL can hold them."""
 
@@ -50,6 +56,9 @@ OFFSET_STEPS_MAX = 95
 """Within a day, so that RFC 3339 can write it."""
 OFFSET_STEP_MIN = 15
 """Offsets to UTC count quarter hours; every zone in use is a multiple."""
+
+STATUS_MAX = 0xFFFF
+"""A record has 16 bits for the device's status; a reading that says more waits in quarantine."""
 
 TIME_TYPE_MASK = 0b11
 """time_flags, bits 0-1: the device's `TimeType`, 0 where it sent no time."""
@@ -158,6 +167,17 @@ class Receipt:
     quarantined: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResendRequest:
+    """Asks a hub, on its config topic, for the batches that it had receipts for since a time.
+
+    `id` tells one request from another: the message is retained and comes again and again.
+    """
+
+    id: UUID
+    since: datetime
+
+
 def hub_name(hub: int) -> str:
     """Return a hub's id as topics and people write it: 16 hexadecimal digits."""
     return f"{hub:016x}"
@@ -224,7 +244,7 @@ def encode_record(measurement: Measurement, reference_at: datetime) -> bytes:
         NO_USER_SLOT if reading.user_slot is None else reading.user_slot,
         measurement.time_quality,
         _offset_steps(measurement.utc_offset_min),
-        reading.status,
+        _status(reading.status),
         reading.unit_set,
         _time_flags(measurement),
         *mantissas,
@@ -448,6 +468,12 @@ def _offset_steps(offset_min: int | None) -> int:
     return steps
 
 
+def _status(status: int) -> int:
+    if status > STATUS_MAX:
+        raise EncodeError(f"status {status:#x} needs more than 16 bits")
+    return status
+
+
 def _time_flags(measurement: Measurement) -> int:
     device_time = measurement.reading.device_time
     flags = STORED_RECORD if measurement.stored_record else 0
@@ -474,3 +500,28 @@ def _device_time(device_ms: int, time_flags: int, offset: int) -> DeviceTime | N
         resolution_ms=RESOLUTIONS_MS[time_flags >> RESOLUTION_SHIFT & 0b11],
         utc_offset_min=offset * OFFSET_STEP_MIN if of_device else None,
     )
+
+
+def encode_resend(request: ResendRequest) -> bytes:
+    """Return the message of a request."""
+    document = {"request": _RESEND, "id": str(request.id), "since": request.since.isoformat()}
+    return json.dumps(document).encode()
+
+
+def decode_resend(payload: bytes) -> ResendRequest:
+    """Return the request in a message of the config topic.
+
+    Raises:
+        DecodeError: it is no such request.
+    """
+    try:
+        document = json.loads(payload[:REQUEST_BYTES_MAX])
+        name = document["request"]
+        request = ResendRequest(
+            id=UUID(document["id"]), since=datetime.fromisoformat(document["since"])
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise DecodeError(Fault.INVALID, "request", 0, str(error)) from error
+    if name != _RESEND or request.since.tzinfo is None:
+        raise DecodeError(Fault.UNSUPPORTED, "request", 0, "is none to send again since a time")
+    return request

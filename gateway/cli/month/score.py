@@ -25,6 +25,8 @@ WRONG_SHARED_MAX = 0.005
 """Of the readings of scales that tell nobody apart, filed to a wrong resident."""
 ERROR_S_MAX = 60.0
 """The 99th percentile of the error of times that claim to be synchronised or mapped."""
+NOBODY, UNMEASURED = -2, -3
+"""Persons that are none: of a row filed to no one, and of a resident who took no reading."""
 CLAIMING = (TimeQuality.SYNCHRONISED, TimeQuality.MAPPED)
 
 _QUERIES = load_queries(Path(__file__).parent / "month.sql")
@@ -44,7 +46,7 @@ Bools = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attribution:
-    """To whom readings were filed. `unassigned`: to nobody, they wait."""
+    """To whom readings were filed. `unassigned`: to nobody; they wait, here or in quarantine."""
 
     readings: int
     right: int
@@ -148,7 +150,9 @@ async def score(
 
     (matched,) = np.nonzero(found >= 0)
     row = stored[found[matched]]
-    is_right = person_of[row["resident"]] == np.array(truth.person, np.int64)[matched]
+    filed_to = person_of[row["resident"]]
+    is_right = filed_to == np.array(truth.person, np.int64)[matched]
+    is_filed = filed_to != NOBODY
     shared = np.isin(device, list(month.shared))
     error_s = np.abs(row["measured_ms"] - taken_ms[matched]) / 1000
     advertises = np.array([bool(each.sign.advertised) for each in world.devices])[device]
@@ -166,8 +170,8 @@ async def score(
         held=dict(sorted(held.items())),
         lost=len(missing) - sum(held.values()),
         doubled=len(stored) - len(matched),
-        shared_scales=_attribution(is_received & shared, shared[matched], is_right),
-        others=_attribution(is_received & ~shared, ~shared[matched], is_right),
+        shared_scales=_attribution(is_received & shared, shared[matched] & is_filed, is_right),
+        others=_attribution(is_received & ~shared, ~shared[matched] & is_filed, is_right),
         time_error_s=_errors(error_s[np.isin(row["quality"], CLAIMING)]),
         time_error_by_quality_s={
             quality.name.lower(): _errors(error_s[row["quality"] == quality])
@@ -256,12 +260,12 @@ async def _stored(
 
 
 async def _persons(connection: AsyncConnection, world: World) -> Ints:
-    """Return the person of each resident key."""
+    """Return the person of each resident key; the key 0 is nobody's."""
     rows = await (await connection.execute(_QUERIES["residents"])).fetchall()
     person_of_id = {resident_of(person): person for person in set(world.truth.person)}
-    persons = np.zeros(max((key for key, _id in rows), default=0) + 1, np.int64)
+    persons = np.full(max((key for key, _id in rows), default=0) + 1, NOBODY, np.int64)
     for key, public_id in rows:
-        persons[key] = person_of_id.get(public_id, 0)
+        persons[key] = person_of_id.get(public_id, UNMEASURED)
     return persons
 
 

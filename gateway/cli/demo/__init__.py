@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import shlex
 import shutil
 import signal
 import sys
@@ -233,7 +234,7 @@ class _Demo:
         resident = resident_id(town.homes[0], town.homes[0].residents[0].person)
         self._say(f"运行中 / running: {url}  (Ctrl-C 结束 / stops it)")
         self._say(
-            f'试一试 / try: curl -H "Authorization: Bearer $(cat {token})" '
+            f'试一试 / try: curl -H "Authorization: Bearer $(cat {shlex.quote(str(token))})" '
             f"{url}/api/v1/residents/{resident}/latest"
         )
 

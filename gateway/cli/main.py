@@ -88,6 +88,11 @@ COMMANDS = (
         extra="simulation",
         help="模拟的设备与家庭 / simulated devices and homes",
     ),
+    Command(
+        name="chaos",
+        extra="server,hub",
+        help="随机故障下不丢不重 / everything dies at random, nothing is lost",
+    ),
     Command(name="bench", extra="server", help="测量 / measurements against limits and peers"),
     Command(name="docs", extra="server", help="更新文档表格 / bring the docs' tables up to date"),
     Command(

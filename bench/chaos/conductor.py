@@ -415,7 +415,7 @@ class _Run:
         held = 0
         for path in self.stage.configs:
             config = load_config(path)
-            held += read_status(config.hub_id, config.outbox_path).depth.held
+            held += read_status(config.hub_id, config.outbox_path, config.identity).depth.held
         return held
 
     async def _summary(self, seconds: float, drained_s: float | None) -> Summary:

@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bench.ingest import own_database, populate, typical
+from bench.databases import own_database
+from bench.ingest import populate, typical
 from gateway import wire
 from gateway.errors import DataError, DecodeError, EncodeError, Fault
 from gateway.gatt.times import DeviceTime, TimeType, ms_since_epoch
@@ -101,7 +102,7 @@ class Outcome:
 
 def fuzz_store(server: str, count: int, seed: int, progress: Callable[[int], None]) -> Outcome:
     """Fuzz with a store of its own on `server`, which is dropped afterwards."""
-    with own_database(server) as dsn:
+    with own_database(server, "hearth_fuzz") as dsn:
         populate(dsn, hubs=HUBS, devices=DEVICES // HUBS)
 
         async def run() -> Outcome:

@@ -12,15 +12,14 @@ import asyncio
 import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import LiteralString
 
 import numpy as np
 
+from bench.databases import own_database
 from bench.result import Result, compare
 from gateway import wire
 from gateway.gatt.times import DeviceTime, TimeType, ms_since_epoch
@@ -29,14 +28,11 @@ from gateway.platform.postgres import (
     AsyncConnection,
     connect,
     connect_blocking,
-    dsn_with,
     load_queries,
-    sql,
 )
 from gateway.vital_sign import Reading, VitalSign
 from gateway.vitals import SIGNS
 from ingest.batches import Flush, Message, hub_homes, read_messages, reference_ms
-from ingest.migrations import migrate
 from ingest.pipeline import Pipeline
 from ingest.registry import Registry, load_registry
 from ingest.rows import rows_of, settle_within
@@ -70,26 +66,8 @@ class Load:
 def bench_ingest(server: str, *, quick: bool, progress: Callable[[str], None]) -> list[Result]:
     """Measure in a database of its own on `server`, which is dropped afterwards."""
     load = Load(rounds=3 if quick else 9)
-    with own_database(server) as dsn:
+    with own_database(server, _DATABASE) as dsn:
         return asyncio.run(_measure(dsn, load, progress))
-
-
-@contextmanager
-def own_database(server: str) -> Iterator[str]:
-    """Make a database with the schema on a server for the block, and drop it afterwards."""
-
-    def execute(statement: LiteralString) -> None:
-        with connect_blocking(server, application="hearth-bench", autocommit=True) as admin:
-            admin.execute(sql.SQL(statement).format(sql.Identifier(_DATABASE)))
-
-    execute("DROP DATABASE IF EXISTS {} WITH (FORCE)")
-    execute("CREATE DATABASE {}")
-    try:
-        dsn = dsn_with(server, dbname=_DATABASE)
-        migrate(dsn)
-        yield dsn
-    finally:
-        execute("DROP DATABASE IF EXISTS {} WITH (FORCE)")
 
 
 async def _measure(dsn: str, load: Load, progress: Callable[[str], None]) -> list[Result]:
@@ -213,7 +191,7 @@ def _batch(hub: int, at: datetime, sequence: int) -> Message:
     """Return a batch with `_RECORDS_A_BATCH` readings, those of each device a second apart."""
     reference_at = at + timedelta(minutes=1)
     records = [
-        wire.encode_record(_measurement(hub, place, at), reference_at)
+        wire.encode_record(a_reading(hub, place, at), reference_at)
         for place in range(_RECORDS_A_BATCH)
     ]
     header = wire.Header(
@@ -230,7 +208,8 @@ def _batch(hub: int, at: datetime, sequence: int) -> Message:
     )
 
 
-def _measurement(hub: int, place: int, at: datetime) -> Measurement:
+def a_reading(hub: int, place: int, at: datetime) -> Measurement:
+    """Return one of a hub's readings around a moment, of its devices in turn."""
     order = place % _DEVICES_A_HUB
     sign = SIGNS[order % len(SIGNS)]
     measured_at = at + timedelta(seconds=place // _DEVICES_A_HUB)

@@ -53,9 +53,9 @@ data_dir = "{data_dir}"
 url = "{url}"
 
 [enrolment]
-url = "http://127.0.0.1"
+url = "http://127.0.0.1:1"
 """
-"""Its certificate outlives every run, so nobody is asked for another."""
+"""No certificate runs out in a run, so nobody listens there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

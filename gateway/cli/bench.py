@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.backpressure import bench_backpressure
+from bench.flood import bench_flood
 from bench.ingest import bench_ingest
 from bench.result import Result
 from gateway.errors import UsageError
@@ -18,11 +19,13 @@ from gateway.platform.embedded.packages import ensure_packages
 from gateway.platform.embedded.services import start_services
 from gateway.platform.settings import load_settings
 
-BENCHES: dict[str, Callable[..., list[Result]]] = {"ingest": bench_ingest}
+ON_DATABASE: dict[str, Callable[..., list[Result]]] = {"ingest": bench_ingest}
 """They measure in a database of their own on the server that they are given."""
-STAGED: dict[str, Callable[..., list[Result]]] = {"backpressure": bench_backpressure}
+ON_SERVICES: dict[str, Callable[..., list[Result]]] = {"flood": bench_flood}
+"""They need database and broker."""
+BY_THEMSELVES: dict[str, Callable[..., list[Result]]] = {"backpressure": bench_backpressure}
 """They bring all their parts themselves, to kill them."""
-NAMES = ", ".join((*BENCHES, *STAGED))
+NAMES = ", ".join((*ON_DATABASE, *ON_SERVICES, *BY_THEMSELVES))
 
 app = typer.Typer(help="测量 / measurements.")
 
@@ -39,12 +42,15 @@ def bench(
     """运行一项测量; 全部达标时退出码为 0 / run one; exit status 0 only if every goal is met."""
     console = Console(stderr=True)
     settings = load_settings()
-    if run := STAGED.get(name):
+    if run := BY_THEMSELVES.get(name):
         packages = ensure_packages(settings.home, console.print, settings.debian_mirror)
         results = run(settings.home, packages, quick=quick, progress=console.print)
-    elif run := BENCHES.get(name):
+    elif (run := ON_DATABASE.get(name)) or name in ON_SERVICES:
         with start_services(settings, console.print) as services:
-            results = run(services.maintenance_url, quick=quick, progress=console.print)
+            if run:
+                results = run(services.maintenance_url, quick=quick, progress=console.print)
+            else:
+                results = ON_SERVICES[name](services, quick=quick, progress=console.print)
     else:
         raise UsageError(f"没有这项测量 / no bench {name!r}; known: {NAMES}")
     if as_json:

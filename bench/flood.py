@@ -25,8 +25,9 @@ from pathlib import Path
 
 import numpy as np
 
+from bench.databases import own_database
 from bench.flooder import Kind
-from bench.ingest import a_reading, own_database, populate
+from bench.ingest import a_reading, populate
 from bench.result import Result, compare
 from gateway import wire
 from gateway.errors import UnavailableError, UsageError

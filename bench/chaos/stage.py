@@ -216,6 +216,15 @@ class Stage:
             self.ended_by_themselves.append("hubs")
             self.start_hubs()
 
+    def pids(self) -> dict[str, int]:
+        """Return the processes of ours that run now, by name; the database's are many and its own."""
+        children = {"hubs": self._hubs} | {
+            f"ingest-{worker}": child for worker, child in enumerate(self._ingest)
+        }
+        found = {name: child.pid for name, child in children.items() if child is not None}
+        broker = self.broker.pid
+        return found if broker is None else found | {self.broker.name: broker}
+
     @property
     def superuser_url(self) -> str:
         """The way to the database past the networks, as its superuser."""

@@ -7,6 +7,8 @@ from fastapi import FastAPI, Security
 from api.archive import Archive
 from api.auth import RequireToken
 from api.boundary import Boundary
+from api.fhir import routes as fhir
+from api.fhir.errors import SpeakOutcomes, answer_outcomes
 from api.openapi import BEARER, ERRORS, describe
 from api.problems import answer_problems
 from api.routes import equipment, operations, residents, signs
@@ -21,8 +23,12 @@ def create_app(archive: Archive, token: str) -> FastAPI:
     guarded = [Security(BEARER)]
     for router in (residents.router, equipment.router, signs.router, operations.router):
         app.include_router(router, dependencies=guarded, responses=ERRORS)
+    app.include_router(fhir.router, dependencies=guarded)
+    app.include_router(fhir.open_router)
     app.include_router(operations.probes)
     answer_problems(app)
+    answer_outcomes(app)
     app.add_middleware(RequireToken, token=token)
     app.add_middleware(Boundary)
+    app.add_middleware(SpeakOutcomes)
     return app

@@ -285,11 +285,11 @@ class Archive:
     async def lacking_columns(self) -> list[str]:
         """Return what this version reads and the schema does not have (yet)."""
         columns = {"columns": [quantity.name for quantity in QUANTITIES]}
-        return [name for (name,) in await self._rows(_STATE["lacking_columns"], columns)]
+        return [name for (name,) in await self.rows(_STATE["lacking_columns"], columns)]
 
     async def health(self) -> Health:
         """Return which version answers over which schema."""
-        ((schema_version,),) = await self._rows(_STATE["schema_version"], {})
+        ((schema_version,),) = await self.rows(_STATE["schema_version"], {})
         return Health(
             version=__version__,
             schema_version=schema_version,
@@ -301,8 +301,8 @@ class Archive:
     ) -> AbstractAsyncContextManager[AsyncConnection[TupleRow]]:
         return self.reading(principal, action=action, needs=Needs.EQUIPMENT)
 
-    async def _rows(self, query: sql.SQL, parameters: Mapping[str, object]) -> list[TupleRow]:
-        """Read what is nobody's."""
+    async def rows(self, query: sql.SQL, parameters: Mapping[str, object]) -> list[TupleRow]:
+        """Return the rows of a statement that reads what is nobody's."""
         with translated():
             async with self._pool.connection() as connection:
                 cursor = await connection.execute(query, parameters)

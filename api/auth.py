@@ -21,8 +21,10 @@ from gateway.platform.logs import get_logger
 from gateway.platform.secret_files import secret
 from gateway.platform.settings import Settings
 
-OPEN_PATHS = frozenset({"/healthz", "/readyz"})
-"""What a probe asks without a token; nothing in their answers needs one."""
+OPEN_PATHS = frozenset(
+    {"/healthz", "/readyz", "/fhir/metadata", "/fhir/.well-known/smart-configuration"}
+)
+"""What a probe, or a client that has no token yet, asks; nothing in the answers needs one."""
 TOKEN_CHARS_MIN = 32
 """A shorter token could be guessed, so it is refused."""
 

@@ -75,7 +75,9 @@ def parse_date(text: str, now: datetime) -> DateSearch:
         text = text[2:]
     match = _DATE.fullmatch(text)
     if match is None:
-        raise ValueError("not a date: YYYY, YYYY-MM, YYYY-MM-DD or YYYY-MM-DDThh:mm[:ss[.fff]][zone]")
+        raise ValueError(
+            "not a date: YYYY, YYYY-MM, YYYY-MM-DD or YYYY-MM-DDThh:mm[:ss[.fff]][zone]"
+        )
     try:
         low, high = _range(match)
     except (ValueError, OverflowError):
@@ -86,7 +88,7 @@ def parse_date(text: str, now: datetime) -> DateSearch:
     return DateSearch(prefix=prefix, low=low, high=high)
 
 
-def clause_of(search: DateSearch) -> Clause:
+def clause_of(search: DateSearch) -> Clause:  # noqa: PLR0911 - one a prefix
     """Return the bounds that a date search puts on an interval."""
     low, high = search.low, search.high
     match search.prefix:
@@ -168,4 +170,4 @@ def _within_years(moment: datetime, by: timedelta) -> datetime:
     try:
         return moment + by
     except OverflowError:
-        return (datetime.max if by > timedelta() else datetime.min).replace(tzinfo=UTC)
+        return moment

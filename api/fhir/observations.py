@@ -83,15 +83,28 @@ _TEMPLATES_CACHED_MAX = 1024
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """One Observation: where it stands, its id, and its text."""
+    """One Observation: where it stands, its id and text, and the row that it is made of."""
 
     place: Place
     part: Part
     id: str
     json: str
-    subject: str
-    device: str
-    hub: str
+    row: Row
+
+    @property
+    def hub(self) -> str:
+        """The hub's name."""
+        return str(self.row[14])
+
+    @property
+    def device(self) -> str:
+        """The device's address."""
+        return str(self.row[15])
+
+    @property
+    def resident(self) -> str:
+        """The resident's public id."""
+        return str(self.row[16])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,7 +170,7 @@ def observations(row: Row, wanted: Wanted = EVERYTHING) -> Iterator[Made]:
         "bits": said.bits,
     }
     for part in parts:
-        if not (absences & part.sent_mask) != part.not_sent and not status & part.status_bits:
+        if absences & part.sent_mask == part.not_sent and not status & part.status_bits:
             continue
         template = _template(sign_code, part.suffix, unit_set, wanted.elements)
         fields["id"] = f"{token}-{part.suffix}"
@@ -175,9 +188,7 @@ def observations(row: Row, wanted: Wanted = EVERYTHING) -> Iterator[Made]:
                 choices,
                 said.reason,
             )
-        yield Made(
-            place, part, fields["id"], template.text % fields, resident, device, hub
-        )
+        yield Made(place, part, fields["id"], template.text % fields, row)
 
 
 @dataclass(frozen=True, slots=True)
@@ -438,7 +449,5 @@ _QUALITIES: Final = {
     int(quality): f'"extension":[{{"url":"{TIME_QUALITY}","valueCode":"{quality.name.lower()}"}}]'
     for quality in TimeQuality
 }
-_ZONES: Final = {
-    offset: _zone(offset) for offset in range(-OFFSET_STEPS_MAX, OFFSET_STEPS_MAX + 1)
-}
+_ZONES: Final = {offset: _zone(offset) for offset in range(-OFFSET_STEPS_MAX, OFFSET_STEPS_MAX + 1)}
 _DECIMALS: Final = tuple(len(str(1000 // resolution)) - 1 for resolution in RESOLUTIONS_MS)

@@ -34,8 +34,9 @@ class Scope:
 
 
 def parse_scopes(scopes: Iterable[str]) -> list[Scope]:
-    """Return the resource scopes among a token's scopes; one that narrows by what nobody here knows
-    grants nothing and is left out.
+    """Return the resource scopes among a token's scopes.
+
+    One that narrows by what nobody here knows grants nothing and is left out.
     """
     parsed = []
     for text in scopes:

@@ -150,7 +150,9 @@ def parse_search(
             bare in {"_include", "_revinclude"} or (bare, modifier) == ("subject", "Patient")
         ):
             raise OutcomeError(
-                Issue.NOT_SUPPORTED, "不支持此修饰符 / the modifier is not supported", parameter=bare
+                Issue.NOT_SUPPORTED,
+                "不支持此修饰符 / the modifier is not supported",
+                parameter=bare,
             )
         if not _take(search, clauses, bare, value, now, last_n=last_n):
             search.ignored.append(bare)
@@ -195,7 +197,7 @@ def device_of(text: str) -> str | None:
     return address if address.replace(":", "") == text else None
 
 
-def _take(  # noqa: C901, PLR0912 - one case a parameter
+def _take(  # noqa: C901, PLR0912, PLR0915 - one case a parameter
     search: Search,
     clauses: list[tuple[bool, Clause]],
     name: str,
@@ -227,9 +229,7 @@ def _take(  # noqa: C901, PLR0912 - one case a parameter
             try:
                 clauses.append((name == "_lastUpdated", clause_of(parse_date(value, now))))
             except ValueError as error:
-                raise OutcomeError(
-                    Issue.INVALID, f"日期有误 / {error}", parameter=name
-                ) from error
+                raise OutcomeError(Issue.INVALID, f"日期有误 / {error}", parameter=name) from error
         case "status":
             wanted = {token.code or "" for token in parse_tokens(value)}
             before = _STATUSES if search.statuses is None else set(search.statuses)
@@ -251,7 +251,9 @@ def _take(  # noqa: C901, PLR0912 - one case a parameter
             search.order = Order.DESC if value.startswith("-") else Order.ASC
         case "_summary":
             if value not in _SUMMARIES:
-                raise OutcomeError(Issue.INVALID, "应为 / true, text, data, count or false", parameter=name)
+                raise OutcomeError(
+                    Issue.INVALID, "应为 / true, text, data, count or false", parameter=name
+                )
             search.count_only = search.count_only or value == "count"
             if value == "true":
                 search.elements = SUMMARY
@@ -261,7 +263,9 @@ def _take(  # noqa: C901, PLR0912 - one case a parameter
             search.elements = _elements(value)
         case "_total":
             if value not in _TOTALS:
-                raise OutcomeError(Issue.INVALID, "应为 / none, estimate or accurate", parameter=name)
+                raise OutcomeError(
+                    Issue.INVALID, "应为 / none, estimate or accurate", parameter=name
+                )
             search.total = value != "none"
         case "_include":
             if value not in INCLUDES:
@@ -297,7 +301,9 @@ def _take_patient(search: Search, name: str, text: str) -> None:
     except ValueError:
         resident = UUID(int=0)  # nobody's: finds nothing
     if search.resident not in {None, resident}:
-        raise OutcomeError(Issue.TOO_COSTLY, "每次查询一位居民 / one patient a search", parameter=name)
+        raise OutcomeError(
+            Issue.TOO_COSTLY, "每次查询一位居民 / one patient a search", parameter=name
+        )
     search.resident = resident
 
 
@@ -328,7 +334,9 @@ def _elements(value: str) -> frozenset[str]:
 def _whole(name: str, value: str, least: int) -> int:
     if not value.isdecimal() or len(value) > 6 or int(value) < least:  # noqa: PLR2004
         raise OutcomeError(
-            Issue.INVALID, f"应为不小于 {least} 的整数 / a whole number from {least}", parameter=name
+            Issue.INVALID,
+            f"应为不小于 {least} 的整数 / a whole number from {least}",
+            parameter=name,
         )
     return int(value)
 

@@ -95,6 +95,20 @@ class PatientRecord:
     created_at: datetime
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditRecord:
+    """One act upon a resident's data."""
+
+    id: int
+    at: datetime
+    actor: str
+    action: str
+    reason: str | None
+    origin: str | None
+    detail: Mapping[str, Any]
+    resident: str
+
+
 class FhirStore:
     """The archive as FHIR's searches ask for it. `Archive.reading` names the errors of all."""
 
@@ -129,9 +143,7 @@ class FhirStore:
             for row in rows
             for one in observations(
                 row,
-                Wanted(
-                    parts={row[3]: (search.parts[row[-1] - 1],)}, elements=search.elements
-                ),
+                Wanted(parts={row[3]: (search.parts[row[-1] - 1],)}, elements=search.elements),
             )
         ]
         return Found(made=made, total=len(made))
@@ -152,9 +164,7 @@ class FhirStore:
                 principal, action="observation.read", resident=owner
             ) as connection:
                 rows = await _fetch(connection, _ONE, parameters)
-            parts = Wanted(
-                parts={wanted.place.sign: (wanted.part,)}, elements=search.elements
-            )
+            parts = Wanted(parts={wanted.place.sign: (wanted.part,)}, elements=search.elements)
             made += [one for row in rows for one in observations(row, parts)]
         return made
 
@@ -172,8 +182,9 @@ class FhirStore:
         from_at: datetime,
         to_at: datetime,
     ) -> tuple[list[Statistics], dict[int, int]]:
-        """Return the statistics of (sign, quantity's name) pairs over [from_at, to_at), and how many
-        measurements of each sign were left out as artefacts.
+        """Return the statistics of (sign, quantity's name) pairs over [from_at, to_at).
+
+        And how many measurements of each sign were left out as artefacts.
         """
         parameters = {
             "resident": resident,
@@ -187,7 +198,8 @@ class FhirStore:
             principal, action="observation.stats", resident=resident
         ) as connection:
             rows = await _fetch(connection, _STATISTICS, parameters)
-            left_out = await _fetch(connection, _QUERIES["excluded"], parameters)
+            signs = {"signs": sorted({sign.code for sign, _name in quantities})}
+            left_out = await _fetch(connection, _QUERIES["excluded"], parameters | signs)
         statistics = [
             Statistics(
                 count=count,
@@ -207,21 +219,15 @@ class FhirStore:
         async with self._archive.reading(
             principal, action="device.search", needs=Needs.RECORD, resident=resident
         ) as connection:
-            rows = await _fetch(
-                connection, _QUERIES["devices_of_resident"], {"resident": resident}
-            )
+            rows = await _fetch(connection, _QUERIES["devices_of_resident"], {"resident": resident})
         return [_device(row) for row in rows]
 
-    async def devices(
-        self, principal: Principal, addresses: Sequence[str]
-    ) -> list[DeviceRecord]:
+    async def devices(self, principal: Principal, addresses: Sequence[str]) -> list[DeviceRecord]:
         """Return those of some devices that the principal may see."""
         async with self._archive.reading(
             principal, action="device.read", needs=Needs.RECORD
         ) as connection:
-            rows = await _fetch(
-                connection, _QUERIES["devices"], {"addresses": list(addresses)}
-            )
+            rows = await _fetch(connection, _QUERIES["devices"], {"addresses": list(addresses)})
         return [_device(row) for row in rows]
 
     async def hub(self, principal: Principal, name: str) -> bool:
@@ -250,6 +256,29 @@ class FhirStore:
         ) as connection:
             rows = await _fetch(connection, _QUERIES["patients"], parameters)
         return [_patient(row) for row in rows]
+
+    async def audit(
+        self, principal: Principal, resident: UUID, before: int | None, limit: int
+    ) -> list[AuditRecord]:
+        """Return who did what to a resident's data, the newest first."""
+        parameters = {"resident": resident, "before": before, "limit": limit}
+        async with self._archive.reading(
+            principal, action="audit.read", needs=Needs.AUDIT, resident=resident
+        ) as connection:
+            rows = await _fetch(connection, _QUERIES["audit"], parameters)
+        return [
+            AuditRecord(
+                id=audit_id,
+                at=at,
+                actor=actor,
+                action=action,
+                reason=reason,
+                origin=origin,
+                detail=detail,
+                resident=whose,
+            )
+            for audit_id, at, actor, action, reason, origin, detail, whose in rows
+        ]
 
     @asynccontextmanager
     async def everything(
@@ -290,17 +319,13 @@ def _counts(search: Search) -> bool:
     return search.total or search.count_only
 
 
-async def _count(
-    connection: AsyncConnection[TupleRow], resident: UUID, search: Search
-) -> int:
+async def _count(connection: AsyncConnection[TupleRow], resident: UUID, search: Search) -> int:
     by_part = [_merged([part]) for part in search.parts]
     rows = await _fetch(connection, _QUERIES["count"], _filter(resident, search, by_part))
     return int(rows[0][0]) if rows else 0
 
 
-def _filter(
-    resident: UUID, search: Search, wanted: Sequence[Mapping[str, int]]
-) -> dict[str, Any]:
+def _filter(resident: UUID, search: Search, wanted: Sequence[Mapping[str, int]]) -> dict[str, Any]:
     from_at, to_at = search.bounds()
     # Each named column once, also where nothing is wanted.
     columns = {
@@ -318,14 +343,18 @@ def _filter(
         name: [getattr(clause, name) for _of_stored, clause in search.clauses]
         for name in ("starts_from", "starts_before", "ends_from", "ends_before", "either")
     }
-    return columns | clauses | {
-        "resident": resident,
-        "of_stored": [of_stored for of_stored, _clause in search.clauses],
-        "from_at": from_at,
-        "to_at": to_at,
-        "statuses": None if search.statuses is None else list(search.statuses),
-        "devices": None if search.devices is None else list(search.devices),
-    }
+    return (
+        columns
+        | clauses
+        | {
+            "resident": resident,
+            "of_stored": [of_stored for of_stored, _clause in search.clauses],
+            "from_at": from_at,
+            "to_at": to_at,
+            "statuses": None if search.statuses is None else list(search.statuses),
+            "devices": None if search.devices is None else list(search.devices),
+        }
+    )
 
 
 def _merged(parts: Sequence[Part]) -> dict[str, int]:
@@ -399,5 +428,3 @@ def _device(row: TupleRow) -> DeviceRecord:
 def _patient(row: TupleRow) -> PatientRecord:
     public_id, created_at = row
     return PatientRecord(id=public_id, created_at=created_at)
-
-

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from api.fhir.parts import Coding, Kind, Part, codings
@@ -69,6 +69,18 @@ def part_has_any_code(part: Part, token: Token) -> bool:
 def part_has_category(part: Part, token: Token) -> bool:
     """Tell whether a category is meant (`category`)."""
     return _any(part.categories, token)
+
+
+def places_with_code(part: Part, tokens: Sequence[Token]) -> tuple[int, ...]:
+    """Return the part's quantities that are meant: all by the part's own code, else those coded so."""
+    if any(part_has_code(part, token) for token in tokens):
+        return part.places
+    members = ((place, part.sign.quantities[place]) for place in part.places)
+    return tuple(
+        place
+        for place, quantity in members
+        if any(_any(codings(quantity.loinc, quantity.mdc), token) for token in tokens)
+    )
 
 
 def _any(codes: Iterable[Coding], token: Token) -> bool:

@@ -141,3 +141,12 @@ WHERE (%(ids)s::uuid[] IS NULL OR public_id = ANY (%(ids)s::uuid[]))
     AND (%(after)s::uuid IS NULL OR public_id > %(after)s)
 ORDER BY public_id
 LIMIT %(limit)s
+
+-- name: audit
+-- Who did what to one resident's data, the newest first, before one of the acts.
+SELECT audit_id, at, actor, action, reason, origin, detail, resident::text
+FROM access.audited
+WHERE resident = %(resident)s
+    AND (%(before)s::bigint IS NULL OR audit_id < %(before)s)
+ORDER BY audit_id DESC
+LIMIT %(limit)s

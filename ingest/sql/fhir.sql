@@ -5,6 +5,10 @@
 -- A part is one Observation that a measurement of a sign can make. A row has it where some of its
 -- quantities are not "not sent" or one of its status bits is set (api.fhir.parts).
 
+-- name: drop
+-- The view and what depends on it.
+DROP VIEW IF EXISTS access.observation CASCADE
+
 -- name: view
 -- The measurements that this transaction may read, with all that an Observation refers to.
 CREATE VIEW access.observation WITH (security_barrier) AS
@@ -133,7 +137,7 @@ $$
 
 -- name: count
 -- How many Observations a search finds; the given arrays have one entry a part.
-CREATE FUNCTION access.count_observations(
+CREATE OR REPLACE FUNCTION access.count_observations(
     _resident integer, _signs smallint[], _sent_masks bigint[], _not_sent bigint[],
     _status_bits integer[], _retracted integer[], _preliminary integer[], _statuses text[],
     _devices text[], _from_at timestamptz, _to_at timestamptz, _of_stored boolean[],
@@ -219,7 +223,7 @@ AND (
 
 -- name: owner
 -- Whose a row of a unique key is: what access.begin must be told before the row can be read.
-CREATE FUNCTION access.resident_of(
+CREATE OR REPLACE FUNCTION access.resident_of(
     _measured_at timestamptz, _device_id integer, _user_slot smallint, _sign smallint,
     _identity_us bigint
 ) RETURNS uuid
@@ -234,10 +238,20 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, public, pg_te
         AND (extract(epoch FROM identity_time) * 1000000)::bigint = _identity_us
 $$
 
+-- name: audited
+-- Who did what to the data of those whose record this transaction may read.
+CREATE OR REPLACE VIEW access.audited WITH (security_barrier) AS
+SELECT
+    audit.audit_id, audit.at, audit.actor, audit.action, audit.reason, audit.origin, audit.detail,
+    resident.public_id AS resident
+FROM public.audit
+JOIN public.resident USING (resident_id)
+WHERE audit.resident_id = ANY ((SELECT access.recorded())::integer[])
+
 -- name: grant
 -- What the API's role may do with them.
 REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA access FROM PUBLIC;
-GRANT SELECT ON access.observation TO hearth_api;
+GRANT SELECT ON access.observation, access.audited TO hearth_api;
 GRANT EXECUTE ON FUNCTION
     access.observations_ascending, access.observations_descending, access.last_observations,
     access.count_observations, access.resident_of

@@ -222,7 +222,7 @@ def _template(
     units = sign.unit_sets[unit_set].units
     return _Template(
         text=f'{{"resourceType":"Observation","id":"%(id)s"{body}}}',
-        type=part.codes[0].code if part.codes else suffix,
+        type=part.codes[-1].code if part.codes else suffix,  # MDC, where there is one
         values=tuple(
             (place, _choices(sign.quantities[place], units[place]))
             for place in part.places

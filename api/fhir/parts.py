@@ -65,10 +65,10 @@ class Part:
 
 
 def codings(loinc: str | None, mdc: int | None) -> tuple[Coding, ...]:
-    """Return the codes of a quantity or a panel, the device's own first, as in the PHD guide."""
-    of_mdc = () if mdc is None else (Coding(system=MDC, code=str(mdc)),)
+    """Return the codes of a quantity or a panel: LOINC first, which many readers take alone."""
     of_loinc = () if loinc is None else loinc_codes(loinc)
-    return of_mdc + tuple(Coding(system=LOINC, code=code) for code in of_loinc)
+    of_mdc = () if mdc is None else (Coding(system=MDC, code=str(mdc)),)
+    return tuple(Coding(system=LOINC, code=code) for code in of_loinc) + of_mdc
 
 
 def parts_of(sign: VitalSign) -> tuple[Part, ...]:

@@ -67,7 +67,7 @@ def next_of(bundle: dict[str, Any]) -> str | None:
 
 
 def codes(resources: list[dict[str, Any]]) -> list[str]:
-    return [resource["code"]["coding"][-1]["code"] for resource in resources]
+    return [resource["code"]["coding"][0]["code"] for resource in resources]
 
 
 async def test_a_panel_is_one_observation_and_its_pulse_another(
@@ -75,7 +75,7 @@ async def test_a_panel_is_one_observation_and_its_pulse_another(
 ) -> None:
     await store(database, a_pressure())
     panel, pulse = sorted(
-        await found(api, database), key=lambda r: r["code"]["coding"][0]["code"], reverse=True
+        await found(api, database), key=lambda r: r["id"], reverse=True
     )
     assert codes([panel, pulse]) == ["85354-9", "8867-4"]
     assert [c["valueQuantity"]["value"] for c in panel["component"] if "valueQuantity" in c] == [
@@ -278,7 +278,7 @@ async def test_a_search_may_come_as_a_form(database: str, api: httpx.AsyncClient
         content=f"patient={public_id(database)}&code=29463-7",
         headers=FORM,
     )
-    assert [e["resource"]["code"]["coding"][-1]["code"] for e in response.json()["entry"]] == [
+    assert [e["resource"]["code"]["coding"][0]["code"] for e in response.json()["entry"]] == [
         "29463-7"
     ]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from gateway import wire
@@ -39,7 +39,8 @@ class IngestConfig:
     """What a worker needs to know."""
 
     dsn: str
-    broker: BrokerAddress
+    broker: Callable[[], BrokerAddress]
+    """Asked at each connection: certificates are renewed meanwhile."""
     rule: FlushRule
     metrics_port: int = 0
 

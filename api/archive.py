@@ -308,6 +308,13 @@ class Archive:
                 cursor = await connection.execute(query, parameters)
                 return await cursor.fetchall()
 
+    async def write(self, query: sql.SQL, parameters: Mapping[str, object]) -> list[TupleRow]:
+        """Run one statement on the API's own records; return its rows."""
+        with translated():
+            async with self._pool.connection() as connection, connection.transaction():
+                cursor = await connection.execute(query, parameters)
+                return await cursor.fetchall() if cursor.description else []
+
 
 def _refusal(verdicts: Sequence[TupleRow]) -> Exception | None:
     """Return what stands in the way, by the words of access.begin."""

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address
+from pathlib import Path
 
 import h11
 import uvicorn
@@ -19,6 +20,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from api.app import create_app
 from api.archive import open_archive
+from api.fhir.export import Exports
 from gateway.errors import UsageError
 from gateway.platform.logs import get_logger
 from gateway.platform.service import run_until_signalled
@@ -47,6 +49,8 @@ class ApiConfig:
     token: str
     host: str
     port: int
+    exports: Path | None = None
+    """The folder for bulk exports; None: there are none."""
 
 
 async def run(config: ApiConfig) -> None:
@@ -72,9 +76,10 @@ async def serving(config: ApiConfig) -> AsyncIterator[int]:
         if not ip_address(listener.getsockname()[0]).is_loopback:
             _log.warning("plain_http_beyond_this_machine", host=config.host)
         async with open_archive(config.dsn) as archive:
+            exports = None if config.exports is None else Exports(archive, config.exports)
             server = _Server(
                 uvicorn.Config(
-                    create_app(archive, config.token),
+                    create_app(archive, config.token, exports),
                     http=_BoundedH11,
                     ws="none",
                     lifespan="off",
@@ -90,10 +95,13 @@ async def serving(config: ApiConfig) -> AsyncIterator[int]:
             )
             async with asyncio.TaskGroup() as group:
                 group.create_task(server.serve(sockets=[listener]))
+                work = [] if exports is None else [group.create_task(exports.run_forever())]
                 try:
                     yield listener.getsockname()[1]
                 finally:
                     server.should_exit = True
+                    for task in work:
+                        task.cancel()
 
 
 class _Server(uvicorn.Server):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from uuid import UUID
 
 import httpx
@@ -67,9 +68,9 @@ async def api_over(dsn: str) -> AsyncIterator[httpx.AsyncClient]:
 
 
 @asynccontextmanager
-async def served(dsn: str) -> AsyncIterator[httpx.AsyncClient]:
+async def served(dsn: str, exports: Path | None = None) -> AsyncIterator[httpx.AsyncClient]:
     """Serve the API on a free port; the client speaks real HTTP to it."""
-    config = ApiConfig(dsn=as_api(dsn), token=TOKEN, host=LOOPBACK, port=0)
+    config = ApiConfig(dsn=as_api(dsn), token=TOKEN, host=LOOPBACK, port=0, exports=exports)
     async with (
         serving(config) as port,
         httpx.AsyncClient(base_url=f"http://{LOOPBACK}:{port}", headers=BEARER) as client,

@@ -60,34 +60,45 @@ def a_row(  # noqa: PLR0913 - one argument a column that matters
 def rows_of_every_kind() -> Iterator[tuple[str, Row]]:
     """Yield (what it shows, row): each sign, unit set, absence, status, time quality, clock."""
     for sign in SIGNS:
-        typical = [quantity.typical.mean for quantity in sign.quantities]
         for unit_set in range(len(sign.unit_sets)):
             yield f"{sign.name} unit set {unit_set}", a_row(sign, unit_set=unit_set)
-        for absent in Absent:
-            for place, quantity in enumerate(sign.quantities):
-                values: list[float | Absent] = [*typical]
-                values[place] = absent
-                yield f"{quantity.name} {absent.name}", a_row(sign, values)
-            if absent is not Absent.NOT_SENT:
-                yield f"{sign.name} all {absent.name}", a_row(sign, [absent] * len(typical))
-        for status in sign.statuses:
-            yield f"{sign.name} {status.name}", a_row(sign, status=status.value)
-        every = 0
-        for status in sign.statuses:
-            every |= status.value
-        yield f"{sign.name} status {every:#x}", a_row(sign, status=every)
-        for quality in TimeQuality:
-            for offset in (None, -14, 0, 23, 32):
-                yield (
-                    f"{sign.name} {quality.name} {offset}",
-                    a_row(sign, time_quality=quality, utc_offset=offset),
-                )
-        for time_type in (0, *TimeType):
-            for resolution in range(len(RESOLUTIONS_MS)):
-                yield (
-                    f"{sign.name} clock {time_type} {resolution}",
-                    a_row(sign, time_type=time_type, resolution=resolution, of_device=True),
-                )
+        yield from _absences(sign)
+        yield from _statuses(sign)
+        yield from _times(sign)
+
+
+def _absences(sign: VitalSign) -> Iterator[tuple[str, Row]]:
+    typical = [quantity.typical.mean for quantity in sign.quantities]
+    for absent in Absent:
+        for place, quantity in enumerate(sign.quantities):
+            values: list[float | Absent] = [*typical]
+            values[place] = absent
+            yield f"{quantity.name} {absent.name}", a_row(sign, values)
+        if absent is not Absent.NOT_SENT:
+            yield f"{sign.name} all {absent.name}", a_row(sign, [absent] * len(typical))
+
+
+def _statuses(sign: VitalSign) -> Iterator[tuple[str, Row]]:
+    every = 0
+    for status in sign.statuses:
+        every |= status.value
+        yield f"{sign.name} {status.name}", a_row(sign, status=status.value)
+    yield f"{sign.name} status {every:#x}", a_row(sign, status=every)
+
+
+def _times(sign: VitalSign) -> Iterator[tuple[str, Row]]:
+    for quality in TimeQuality:
+        for offset in (None, -14, 0, 23, 32):
+            yield (
+                f"{sign.name} {quality.name} {offset}",
+                a_row(sign, time_quality=quality, utc_offset=offset),
+            )
+    for time_type in (0, *TimeType):
+        for resolution in range(len(RESOLUTIONS_MS)):
+            yield (
+                f"{sign.name} clock {time_type} {resolution}",
+                a_row(sign, time_type=time_type, resolution=resolution, of_device=True),
+            )
 
 
 def made_of(row: Row, wanted: Wanted = EVERYTHING) -> list[Made]:

@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import Any, Final
 
 from api.cursor import Place, encode_place
-from api.fhir.parts import PARTS_OF, Coding, Kind, Part, codings
+from api.fhir.parts import PARTS_OF, Coding, Kind, Part, quantity_codings
 from api.fhir.vocabulary import (
     ABSENT,
     ABSENT_REASONS,
@@ -270,7 +270,7 @@ def _components(part: Part) -> str:
         case Kind.PANEL:
             members = (part.sign.quantities[place] for place in part.places)
             components = (
-                f'{{"code":{_constant(_concept(*codings(q.loinc, q.mdc), title=q.title))}%(v{place})s}}'
+                f'{{"code":{_constant(_concept(*quantity_codings(q), title=q.title))}%(v{place})s}}'
                 for place, q in zip(part.places, members, strict=True)
             )
             return f',"component":[{",".join(components)}]'
@@ -375,7 +375,7 @@ def _said(sign_code: int, status: int, artefact: bool) -> _Said:  # noqa: FBT001
     interpretations = [INTERPRETATION_OF[m] for m in meanings if m in INTERPRETATION_OF]
     if artefact and not meanings:
         interpretations.append(INTERPRETATION_OF[MeasurementStatus.QUESTIONABLE])
-    notes = [_said_of(entry.title) for entry in matching if entry.meaning in NOTED]
+    notes = [_said_of(entry.title) for entry in matching if _is_noted(sign, entry)]
     htest = Coding(system=ACT_REASON, code="HTEST")
     return _Said(
         status=next((STATUS_OF[m] for m in meanings if m in STATUS_OF), "final"),
@@ -391,6 +391,13 @@ def _said(sign_code: int, status: int, artefact: bool) -> _Said:  # noqa: FBT001
         bits=",".join(_bit(sign, entry) for entry in matching),
         reason=next((REASON_OF[m] for m in meanings if m in REASON_OF), None),
     )
+
+
+def _is_noted(sign: VitalSign, status: Status) -> bool:
+    """Tell whether a status has no element or Observation of its own."""
+    if status.meaning is not None:
+        return status.meaning in NOTED
+    return status.body_site is None and sign.status_mdc is None
 
 
 def _body_site(status: Status) -> str:

@@ -17,10 +17,11 @@ from api.fhir.vocabulary import (
     MDC,
     PHD,
     PHD_CATEGORY,
+    QUANTITY,
     VITAL_SIGN_PROFILES,
     loinc_codes,
 )
-from gateway.quantity import Absent, Text
+from gateway.quantity import Absent, Quantity, Text
 from gateway.stored import ABSENCE_BITS
 from gateway.vital_sign import Category, VitalSign
 from gateway.vitals import SIGNS
@@ -71,6 +72,11 @@ def codings(loinc: str | None, mdc: int | None) -> tuple[Coding, ...]:
     return tuple(Coding(system=LOINC, code=code) for code in of_loinc) + of_mdc
 
 
+def quantity_codings(quantity: Quantity) -> tuple[Coding, ...]:
+    """Return a quantity's codes; its own name where nobody else has one."""
+    return codings(quantity.loinc, quantity.mdc) or (Coding(system=QUANTITY, code=quantity.name),)
+
+
 def parts_of(sign: VitalSign) -> tuple[Part, ...]:
     """Return the Observations that a sign's measurements can make, in their order."""
     panel = tuple(sign.quantities.index(quantity) for quantity in sign.panel)
@@ -108,7 +114,7 @@ def _single(sign: VitalSign, place: int) -> Part:
         suffix=str(place),
         places=(place,),
         title=quantity.title,
-        codes=codings(quantity.loinc, quantity.mdc),
+        codes=quantity_codings(quantity),
         categories=_categories(sign),
         profile=_profile(sign, quantity.loinc),
         status_bits=0,

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from api.fhir.parts import Coding, codings
+from api.fhir.parts import Coding, quantity_codings
 from api.fhir.resources import instant
 from api.fhir.store import Statistics
 from api.fhir.vocabulary import CATEGORY, UCUM
@@ -67,7 +67,7 @@ def _observation(
         period = {"start": instant(statistics.first_at), "end": instant(statistics.last_at)}
     else:
         period = {"start": instant(asked.from_at), "end": instant(asked.to_at)}
-    concept = _concept(codings(quantity.loinc, quantity.mdc), quantity)
+    concept = _concept(quantity_codings(quantity), quantity)
     return {
         "resourceType": "Observation",
         "status": "final",

@@ -14,7 +14,7 @@ from api.access import Needs, Principal
 from api.archive import Archive, Order
 from api.cursor import BEFORE_ALL, BEHIND_ALL, Place
 from api.fhir.observations import Made, Row, Wanted, observations
-from api.fhir.parts import Part
+from api.fhir.parts import Coding, Part
 from api.fhir.search import ObservationId, Search
 from api.fhir.vocabulary import STATUS_OF
 from gateway.platform.postgres import AsyncConnection, TupleRow, load_queries, sql
@@ -146,6 +146,7 @@ class FhirStore:
                 Wanted(parts={row[3]: (search.parts[row[-1] - 1],)}, elements=search.elements),
             )
         ]
+        made = _last_of_each_code(made, search.last)
         return Found(made=made, total=len(made))
 
     async def by_ids(
@@ -407,6 +408,18 @@ def _behind(search: Search, made: list[Made]) -> list[Made]:
         order.reverse()
     shown = order[: order.index(after.part.suffix) + 1] if after.part.suffix in order else []
     return [one for one in made if one.place != after.place or one.part.suffix not in shown]
+
+
+def _last_of_each_code(made: Sequence[Made], most: int) -> list[Made]:
+    """Return the latest of each code: two signs can measure the same (a cuff's pulse, an oximeter's)."""
+    groups: dict[Coding, list[Made]] = {}
+    for one in made:
+        groups.setdefault(one.part.codes[0], []).append(one)
+    return [
+        one
+        for group in groups.values()
+        for one in sorted(group, key=lambda one: one.place, reverse=True)[:most]
+    ]
 
 
 async def _fetch(

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from api.fhir.parts import Coding, Kind, Part, codings
+from api.fhir.parts import Coding, Kind, Part, quantity_codings
 
 _SPLIT_COMMA = re.compile(r"(?<!\\),")
 _SPLIT_BAR = re.compile(r"(?<!\\)\|")
@@ -58,7 +58,7 @@ def part_has_component_code(part: Part, token: Token) -> bool:
     if part.kind is not Kind.PANEL:
         return False
     members = (part.sign.quantities[place] for place in part.places)
-    return any(_any(codings(quantity.loinc, quantity.mdc), token) for quantity in members)
+    return any(_any(quantity_codings(quantity), token) for quantity in members)
 
 
 def part_has_any_code(part: Part, token: Token) -> bool:
@@ -79,7 +79,7 @@ def places_with_code(part: Part, tokens: Sequence[Token]) -> tuple[int, ...]:
     return tuple(
         place
         for place, quantity in members
-        if any(_any(codings(quantity.loinc, quantity.mdc), token) for token in tokens)
+        if any(_any(quantity_codings(quantity), token) for token in tokens)
     )
 
 

@@ -46,5 +46,6 @@ def serve(
         token=load_token(settings),
         host=settings.api_host if host is None else host,
         port=settings.api_port if port is None else port,
+        exports=settings.home / "exports",
     )
     uvloop.run(run(config))

@@ -74,9 +74,7 @@ async def test_a_panel_is_one_observation_and_its_pulse_another(
     database: str, api: httpx.AsyncClient
 ) -> None:
     await store(database, a_pressure())
-    panel, pulse = sorted(
-        await found(api, database), key=lambda r: r["id"], reverse=True
-    )
+    panel, pulse = sorted(await found(api, database), key=lambda r: r["id"], reverse=True)
     assert codes([panel, pulse]) == ["85354-9", "8867-4"]
     assert [c["valueQuantity"]["value"] for c in panel["component"] if "valueQuantity" in c] == [
         128,

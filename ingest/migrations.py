@@ -233,7 +233,8 @@ def _make_fhir_doors(connection: Connection) -> None:
     matches = _FHIR_DOORS["matches"].format(period=period)
     with connection.transaction():
         connection.execute(_FHIR_DOORS["drop"])
-        connection.execute(_FHIR_DOORS["view"])
+        for name in ("view", "is_within", "device_ids"):
+            connection.execute(_FHIR_DOORS[name])
         for direction, order, beyond in _DIRECTIONS:
             page = _FHIR_DOORS["page"].format(
                 direction=sql.SQL(direction),

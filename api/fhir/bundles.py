@@ -1,12 +1,13 @@
-"""Bundles, joined from texts that are JSON already. FHIR R4, Bundle and search, 3.1.1.6."""
+"""Bundles, joined from bytes that are JSON already. FHIR R4, Bundle and search, 3.1.1.6."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import uuid4
+
+import orjson
 
 from api.fhir.resources import instant
 
@@ -16,7 +17,7 @@ class Entry:
     """One resource of a bundle; `json` is its text, `mode` why it is there."""
 
     url: str
-    json: str
+    json: bytes
     mode: str = "match"
 
 
@@ -35,7 +36,7 @@ def bundle(
     total: int | None,
     now: datetime,
     kind: str = "searchset",
-) -> str:
+) -> bytes:
     """Return a bundle's text."""
     head = {
         "resourceType": "Bundle",
@@ -45,10 +46,10 @@ def bundle(
         **({} if total is None else {"total": total}),
         "link": [{"relation": link.relation, "url": link.url} for link in links],
     }
-    body = ",".join(
-        f'{{"fullUrl":{json.dumps(entry.url)},"resource":{entry.json},'
-        f'"search":{{"mode":"{entry.mode}"}}}}'
+    body = b",".join(
+        b'{"fullUrl":%b,"resource":%b,"search":{"mode":"%b"}}'
+        % (orjson.dumps(entry.url), entry.json, entry.mode.encode())
         for entry in entries
     )
-    text = json.dumps(head, separators=(",", ":"))
-    return f'{text[:-1]},"entry":[{body}]}}' if body else text
+    text = orjson.dumps(head)
+    return b'%b,"entry":[%b]}' % (text[:-1], body) if body else text

@@ -274,7 +274,7 @@ class Exports:
 def lines_of(rows: Sequence[Row], wanted: Wanted) -> tuple[bytes, int]:
     """Return the Observations of rows as NDJSON, and how many they are."""
     texts = [made.json for row in rows for made in observations(row, wanted)]
-    return "".join(f"{text}\n" for text in texts).encode(), len(texts)
+    return b"".join([text + b"\n" for text in texts]), len(texts)
 
 
 def _status(row: TupleRow) -> Status:

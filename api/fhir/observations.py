@@ -8,6 +8,7 @@ go into it as the device's own digits (36.60 stays 36.60). What the columns mean
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -76,6 +77,7 @@ _VALUES: Final = {
     )
     for sign in BY_CODE.values()
 }
+_SLOT: Final = re.compile(r"%\((\w+)\)s")
 _Y2K_S: Final = 946_684_800
 _STATUSES_CACHED_MAX = 4096
 _TEMPLATES_CACHED_MAX = 1024
@@ -88,7 +90,7 @@ class Made:
     place: Place
     part: Part
     id: str
-    json: str
+    json: bytes
     row: Row
 
     @property
@@ -153,42 +155,39 @@ def observations(row: Row, wanted: Wanted = EVERYTHING) -> Iterator[Made]:
     absences = digits >> ABSENCES_AT
     period_s = _period(sign, values)
     device = address.replace(":", "")
-    issued = f"{stored_at.replace(tzinfo=None).isoformat(timespec='milliseconds')}Z"
     device_time = _device_time(identity_us, utc_offset, time_flags, period_s)
-    fields = {
-        "issued": issued,
-        "resident": resident,
-        "device": device,
-        "hub": hub,
-        "effective": _effective(measured_at, utc_offset, time_quality, period_s),
-        "status": said.status,
-        "security": said.security,
-        "interpretation": said.interpretation,
-        "note": said.note,
-        "bodySite": said.body_site,
-        "panel": f"{token}-p",
-        "bits": said.bits,
+    fields = said.fields | {
+        "issued": _local(stored_at, None).encode(),
+        "resident": resident.encode(),
+        "device": device.encode(),
+        "hub": hub.encode(),
+        "effective": _effective(measured_at, utc_offset, time_quality, period_s).encode(),
+        "panel": f"{token}-p".encode(),
     }
     for part in parts:
         if absences & part.sent_mask == part.not_sent and not status & part.status_bits:
             continue
         template = _template(sign_code, part.suffix, unit_set, wanted.elements)
-        fields["id"] = f"{token}-{part.suffix}"
+        made_id = f"{token}-{part.suffix}"
+        fields["id"] = made_id.encode()
         fields["identifier"] = (
             f',"identifier":[{{"system":"{PHD_IDENTIFIER}","value":'
-            f'"{device}-{resident}-{template.type}-{device_time}"}}]'
+            f'"{device}-{resident}-{template.type}-{device_time}"}}]'.encode()
             if device_time
-            else ""
+            else b""
         )
-        for place_in_sign, choices in template.values:
-            fields[f"v{place_in_sign}"] = _value(
+        for key, place_in_sign, choices in template.values:
+            fields[key] = _value(
                 values[place_in_sign],
                 digits >> (EXPONENT_BITS * place_in_sign) & 0xFF,
                 absences >> (ABSENCE_BITS * place_in_sign) & 0xF,
                 choices,
                 said.reason,
             )
-        yield Made(place, part, fields["id"], template.text % fields, row)
+        pieces = template.pieces.copy()
+        for index, name in template.slots:
+            pieces[index] = fields[name]
+        yield Made(place, part, made_id, b"".join(pieces), row)
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,9 +202,12 @@ class _Choices:
 
 @dataclass(frozen=True, slots=True)
 class _Template:
-    text: str
+    """A resource's constant text, with places (by index) that a row's fields (by name) fill."""
+
+    pieces: list[bytes]
+    slots: tuple[tuple[int, str], ...]
     type: str
-    values: tuple[tuple[int, _Choices], ...]
+    values: tuple[tuple[str, int, _Choices], ...]
 
 
 @lru_cache(maxsize=_TEMPLATES_CACHED_MAX)
@@ -220,11 +222,13 @@ def _template(
     texts = _element_texts(part, subset=elements is not None)
     body = "".join(texts[name] for name in ELEMENTS if name in wanted)
     units = sign.unit_sets[unit_set].units
+    pieces = _SLOT.split(f'{{"resourceType":"Observation","id":"%(id)s"{body}}}')
     return _Template(
-        text=f'{{"resourceType":"Observation","id":"%(id)s"{body}}}',
+        pieces=[piece.encode() for piece in pieces],
+        slots=tuple((index, pieces[index]) for index in range(1, len(pieces), 2)),
         type=part.codes[-1].code if part.codes else suffix,  # MDC, where there is one
         values=tuple(
-            (place, _choices(sign.quantities[place], units[place]))
+            (f"v{place}", place, _choices(sign.quantities[place], units[place]))
             for place in part.places
             if ("component" if part.kind is Kind.PANEL else "value") in wanted
         ),
@@ -235,7 +239,7 @@ def _element_texts(part: Part, *, subset: bool) -> dict[str, str]:
     """Return each element's text with what leads to it (a comma and its name)."""
     profile = f',"profile":["{PROFILE}/{part.profile}"]' if part.profile else ""
     subsetted = Coding(system=OBSERVATION_VALUE, code="SUBSETTED")
-    tag = f',"tag":[{_constant(_coding(subsetted))}]' if subset else ""
+    tag = f',"tag":[{_dump(_coding(subsetted))}]' if subset else ""
     single = part.kind is Kind.SINGLE
     return {
         "meta": f',"meta":{{"lastUpdated":"%(issued)s"{profile}%(security)s{tag}}}',
@@ -243,8 +247,8 @@ def _element_texts(part: Part, *, subset: bool) -> dict[str, str]:
         '"valueReference":{"reference":"Device/hub-%(hub)s"}}]',
         "identifier": "%(identifier)s",
         "status": ',"status":"%(status)s"',
-        "category": f',"category":{_constant([_concept(c) for c in part.categories])}',
-        "code": f',"code":{_constant(_concept(*part.codes, title=part.title))}',
+        "category": f',"category":{_dump([_concept(c) for c in part.categories])}',
+        "code": f',"code":{_dump(_concept(*part.codes, title=part.title))}',
         "subject": ',"subject":{"reference":"Patient/%(resident)s"}',
         "effective": "%(effective)s",
         "issued": ',"issued":"%(issued)s"',
@@ -270,7 +274,7 @@ def _components(part: Part) -> str:
         case Kind.PANEL:
             members = (part.sign.quantities[place] for place in part.places)
             components = (
-                f'{{"code":{_constant(_concept(*quantity_codings(q), title=q.title))}%(v{place})s}}'
+                f'{{"code":{_dump(_concept(*quantity_codings(q), title=q.title))}%(v{place})s}}'
                 for place, q in zip(part.places, members, strict=True)
             )
             return f',"component":[{",".join(components)}]'
@@ -291,17 +295,17 @@ def _choices(quantity: Quantity, unit: Unit) -> _Choices:
 
 def _value(
     value: float | None, exponent_byte: int, absence: int, choices: _Choices, reason: str | None
-) -> str:
+) -> bytes:
     if reason is not None:
         return _REASONS[reason]
     if value is None:
         return _REASONS[ABSENT_REASONS[_ABSENCES[absence]]]
     exponent = exponent_byte - 0x100 if exponent_byte & 0x80 else exponent_byte
     if choices.unit == choices.quantity.unit:
-        return f"{choices.head}{_decimal(value, exponent)}{choices.tail}"
+        return f"{choices.head}{_decimal(value, exponent)}{choices.tail}".encode()
     sent = _decimal(original_value(value, choices.unit), exponent)
     number = converted_number(value, choices.unit, exponent).decode("ascii")
-    return f"{choices.head.replace('{}', sent)}{number}{choices.tail}"
+    return f"{choices.head.replace('{}', sent)}{number}{choices.tail}".encode()
 
 
 def _decimal(value: float, exponent: int) -> str:
@@ -358,12 +362,7 @@ def _device_time(
 class _Said:
     """What the device's status field makes of an Observation's elements."""
 
-    status: str
-    security: str
-    interpretation: str
-    note: str
-    body_site: str
-    bits: str
+    fields: dict[str, bytes]
     reason: str | None
 
 
@@ -377,18 +376,21 @@ def _said(sign_code: int, status: int, artefact: bool) -> _Said:  # noqa: FBT001
         interpretations.append(INTERPRETATION_OF[MeasurementStatus.QUESTIONABLE])
     notes = [_said_of(entry.title) for entry in matching if _is_noted(sign, entry)]
     htest = Coding(system=ACT_REASON, code="HTEST")
-    return _Said(
-        status=next((STATUS_OF[m] for m in meanings if m in STATUS_OF), "final"),
-        security=f',"security":[{_dump(_coding(htest))}]'
+    texts = {
+        "status": next((STATUS_OF[m] for m in meanings if m in STATUS_OF), "final"),
+        "security": f',"security":[{_dump(_coding(htest))}]'
         if MeasurementStatus.TEST_DATA in meanings
         else "",
-        interpretation=_listed(
+        "interpretation": _listed(
             "interpretation",
             [_concept(Coding(system=MEASUREMENT_STATUS, code=code)) for code in interpretations],
         ),
-        note=_listed("note", [{"text": text} for text in notes]),
-        body_site=next((_body_site(entry) for entry in matching if entry.body_site), ""),
-        bits=",".join(_bit(sign, entry) for entry in matching),
+        "note": _listed("note", [{"text": text} for text in notes]),
+        "bodySite": next((_body_site(entry) for entry in matching if entry.body_site), ""),
+        "bits": ",".join(_bit(sign, entry) for entry in matching),
+    }
+    return _Said(
+        fields={name: text.encode() for name, text in texts.items()},
         reason=next((REASON_OF[m] for m in meanings if m in REASON_OF), None),
     )
 
@@ -432,11 +434,6 @@ def _said_of(title: Text) -> str:
     return f"{title.zh} {title.en}"
 
 
-def _constant(value: object) -> str:
-    """Return JSON for a template, in which a per cent sign begins a place to fill."""
-    return _dump(value).replace("%", "%%")
-
-
 def _dump(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
@@ -449,7 +446,7 @@ def _zone(offset: int) -> tuple[timedelta, str]:
 
 _ABSENCES: Final = {absent.value: absent for absent in Absent}
 _REASONS: Final = {
-    reason: f',"dataAbsentReason":{_dump(_concept(Coding(system=ABSENT, code=reason)))}'
+    reason: f',"dataAbsentReason":{_dump(_concept(Coding(system=ABSENT, code=reason)))}'.encode()
     for reason in {*ABSENT_REASONS.values(), *REASON_OF.values()}
 }
 _QUALITIES: Final = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
@@ -350,7 +349,7 @@ async def _bundle(
         entries.append(
             Entry(
                 url=f"urn:uuid:{UUID(int=1)}",
-                json=json.dumps(outcome(finding), ensure_ascii=False),
+                json=orjson.dumps(outcome(finding)),
                 mode="outcome",
             )
         )
@@ -641,7 +640,7 @@ def _with(address: str, pairs: Sequence[tuple[str, str]]) -> str:
 def _entry(base: str, kind: str, resource: Resource, mode: str) -> Entry:
     return Entry(
         url=f"{base}/{kind}/{resource['id']}",
-        json=orjson.dumps(resource).decode(),
+        json=orjson.dumps(resource),
         mode=mode,
     )
 

@@ -39,7 +39,15 @@ PAGE = {
     order: _QUERIES["page"].format(columns=_COLUMNS, direction=sql.SQL(direction))
     for order, direction in ((Order.DESC, "descending"), (Order.ASC, "ascending"))
 }
-LAST = _QUERIES["last"].format(columns=_COLUMNS)
+LAST = _QUERIES["last"].format(
+    columns_of_last=sql.SQL(", ").join(
+        [
+            *(sql.SQL("(last.found).{}").format(sql.Identifier(name)) for name in _FIXED),
+            sql.SQL("(last.found).resident::text"),
+            *(sql.SQL("(last.found).{}").format(sql.Identifier(q.name)) for q in QUANTITIES),
+        ]
+    )
+)
 _ONE = _QUERIES["one"].format(columns=_COLUMNS)
 _ALL = _QUERIES["all"].format(columns=_COLUMNS)
 _STATISTICS = _QUERIES["statistics"].format(

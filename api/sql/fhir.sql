@@ -19,24 +19,17 @@ WHERE whose.public_id = %(resident)s
 
 -- name: last
 -- Of each part the latest rows by when they were measured; the part's place at the end of the row.
-SELECT {columns}, wanted.part
+-- {columns_of_last}: the columns, of a composite.
+SELECT {columns_of_last}, last.part
 FROM public.resident AS whose
-CROSS JOIN unnest(
-    %(signs)s::smallint[], %(sent_masks)s::bigint[], %(not_sent)s::bigint[],
-    %(status_bits)s::integer[], %(retracted)s::integer[], %(preliminary)s::integer[]
-) WITH ORDINALITY
-    AS wanted (code, sent_mask, not_sent, status_bits, retracted, preliminary, part)
 CROSS JOIN LATERAL access.last_observations(
-    whose.resident_id, wanted.code, wanted.sent_mask, wanted.not_sent, wanted.status_bits,
-    wanted.retracted, wanted.preliminary, %(statuses)s::text[], %(devices)s::text[],
-    %(from_at)s, %(to_at)s, %(of_stored)s::boolean[], %(starts_from)s::timestamptz[],
-    %(starts_before)s::timestamptz[], %(ends_from)s::timestamptz[],
-    %(ends_before)s::timestamptz[], %(either)s::boolean[], %(limit)s
-) AS found
+    whose.resident_id, %(signs)s::smallint[], %(sent_masks)s::bigint[], %(not_sent)s::bigint[],
+    %(status_bits)s::integer[], %(retracted)s::integer[], %(preliminary)s::integer[],
+    %(statuses)s::text[], %(devices)s::text[], %(from_at)s, %(to_at)s, %(of_stored)s::boolean[],
+    %(starts_from)s::timestamptz[], %(starts_before)s::timestamptz[],
+    %(ends_from)s::timestamptz[], %(ends_before)s::timestamptz[], %(either)s::boolean[], %(limit)s
+) AS last
 WHERE whose.public_id = %(resident)s
-ORDER BY
-    wanted.part, found.measured_at DESC, found.device_id DESC, found.user_slot DESC,
-    found.identity_us DESC
 
 -- name: count
 -- How many Observations a search finds.

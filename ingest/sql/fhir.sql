@@ -37,6 +37,8 @@ CREATE FUNCTION access.observations_{direction}(
 ) RETURNS SETOF access.observation
 LANGUAGE plpgsql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, public, pg_temp SET plan_cache_mode = force_generic_plan AS $$
+DECLARE
+    _device_ids constant integer[] := access.device_ids(_devices);
 BEGIN
     IF _resident <> ALL (access.readable()) THEN
         RETURN;
@@ -86,52 +88,61 @@ END
 $$
 
 -- name: last
--- The latest rows that have one part, by when they were measured, at most so many.
-CREATE FUNCTION access.last_observations(
-    _resident integer, _sign smallint, _sent_mask bigint, _not_sent bigint, _status_bits integer,
-    _retracted integer, _preliminary integer, _statuses text[], _devices text[],
-    _from_at timestamptz, _to_at timestamptz, _of_stored boolean[], _starts_from timestamptz[],
-    _starts_before timestamptz[], _ends_from timestamptz[], _ends_before timestamptz[],
-    _either boolean[], _limit integer
-) RETURNS SETOF access.observation
+-- Of each part (one entry of the arrays each) the latest rows by when they were measured, at most so
+-- many. One plan for all parts: to begin one anew for each takes longer than to run it.
+CREATE OR REPLACE FUNCTION access.last_observations(
+    _resident integer, _signs smallint[], _sent_masks bigint[], _not_sent bigint[],
+    _status_bits integer[], _retracted integer[], _preliminary integer[], _statuses text[],
+    _devices text[], _from_at timestamptz, _to_at timestamptz, _of_stored boolean[],
+    _starts_from timestamptz[], _starts_before timestamptz[], _ends_from timestamptz[],
+    _ends_before timestamptz[], _either boolean[], _limit integer
+) RETURNS TABLE (part bigint, found access.observation)
 LANGUAGE plpgsql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, public, pg_temp SET plan_cache_mode = force_generic_plan AS $$
+DECLARE
+    _device_ids constant integer[] := access.device_ids(_devices);
 BEGIN
-    IF _resident <> ALL (access.readable())
-        OR (_resident::bigint << 16 | _sign) = ANY (access.withheld())
-    THEN
+    IF _resident <> ALL (access.readable()) THEN
         RETURN;
     END IF;
     RETURN QUERY
-    SELECT found.*, device.address, hub.name, resident.public_id, place.us
+    SELECT
+        ranked.part,
+        ROW(
+            (ranked.it).*, device.address, hub.name, resident.public_id,
+            (extract(epoch FROM (ranked.it).identity_time) * 1000000)::bigint
+        )::access.observation
     FROM (
-        SELECT latest.*
-        FROM (
-            SELECT measurement.*
+        SELECT
+            one_part.it, wanted.part,
+            row_number() OVER (
+                PARTITION BY wanted.part
+                ORDER BY
+                    (one_part.it).measured_at DESC, (one_part.it).device_id DESC,
+                    (one_part.it).user_slot DESC, (one_part.it).identity_time DESC
+            ) AS rank
+        FROM unnest(_signs, _sent_masks, _not_sent, _status_bits, _retracted, _preliminary)
+            WITH ORDINALITY
+            AS wanted (code, sent_mask, not_sent, status_bits, retracted, preliminary, part)
+        CROSS JOIN LATERAL (
+            SELECT measurement AS it
             FROM measurement
-            CROSS JOIN (
-                SELECT _sent_mask, _not_sent, _status_bits, _retracted, _preliminary
-            ) AS wanted (sent_mask, not_sent, status_bits, retracted, preliminary)
             WHERE resident_id = _resident
-                AND measurement.sign = _sign
+                AND measurement.sign = wanted.code
                 AND measurement.measured_at >= _from_at
                 AND measurement.measured_at < _to_at
                 AND {matches}
             ORDER BY measurement.measured_at DESC
             FETCH FIRST (_limit) ROWS WITH TIES
-        ) AS latest
-        ORDER BY
-            latest.measured_at DESC, latest.device_id DESC, latest.user_slot DESC,
-            latest.identity_time DESC
-        LIMIT _limit
-    ) AS found
-    JOIN resident USING (resident_id)
-    LEFT JOIN device ON device.device_id = found.device_id
-    LEFT JOIN batch ON batch.batch_id = found.batch_id
+        ) AS one_part
+        WHERE (_resident::bigint << 16 | wanted.code) <> ALL (access.withheld())
+    ) AS ranked
+    JOIN resident ON resident.resident_id = _resident
+    LEFT JOIN device ON device.device_id = (ranked.it).device_id
+    LEFT JOIN batch ON batch.batch_id = (ranked.it).batch_id
     LEFT JOIN hub ON hub.hub_id = batch.hub_id
-    CROSS JOIN LATERAL (
-        SELECT (extract(epoch FROM found.identity_time) * 1000000)::bigint
-    ) AS place (us);
+    WHERE ranked.rank <= _limit
+    ORDER BY ranked.part, ranked.rank;
 END
 $$
 
@@ -146,6 +157,8 @@ CREATE OR REPLACE FUNCTION access.count_observations(
 ) RETURNS bigint
 LANGUAGE plpgsql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, public, pg_temp AS $$
+DECLARE
+    _device_ids constant integer[] := access.device_ids(_devices);
 BEGIN
     IF _resident <> ALL (access.readable()) THEN
         RETURN 0;
@@ -166,16 +179,13 @@ END
 $$
 
 -- name: matches
--- What all of them ask of a row; made part of the functions above. A clause of a date search holds
--- for an interval [starts, ends] where all of its bounds do, or where one does ("either").
+-- What all of them ask of a row; made part of the functions above. No subquery stands here: each would
+-- be set up again for each chunk.
 (
     ((measurement.digits >> 40) & wanted.sent_mask) <> wanted.not_sent
     OR (measurement.status & wanted.status_bits) <> 0
 )
-AND (
-    _devices IS NULL
-    OR measurement.device_id IN (SELECT device_id FROM device WHERE address = ANY (_devices))
-)
+AND (_device_ids IS NULL OR measurement.device_id = ANY (_device_ids))
 AND (
     _statuses IS NULL
     OR CASE
@@ -186,40 +196,65 @@ AND (
 )
 AND (
     cardinality(_either) = 0
-    OR NOT EXISTS (
-        SELECT
-        FROM unnest(_of_stored, _starts_from, _starts_before, _ends_from, _ends_before, _either)
-            AS clause (of_stored, starts_from, starts_before, ends_from, ends_before, either)
-        CROSS JOIN LATERAL (
-            SELECT make_interval(secs => coalesce({period}, 0))
-        ) AS covered (length)
-        CROSS JOIN LATERAL (
-            SELECT
-                CASE
-                    WHEN clause.of_stored THEN measurement.stored_at
-                    WHEN measurement.time_quality = 4 THEN measurement.measured_at - covered.length
-                    ELSE measurement.measured_at
-                END,
-                CASE
-                    WHEN clause.of_stored THEN measurement.stored_at
-                    WHEN measurement.time_quality = 4 THEN measurement.measured_at
-                    ELSE measurement.measured_at + covered.length
-                END
-        ) AS row_is (starts, ends)
-        WHERE NOT CASE
-            WHEN clause.either THEN
-                coalesce(row_is.starts >= clause.starts_from, false)
-                OR coalesce(row_is.starts < clause.starts_before, false)
-                OR coalesce(row_is.ends >= clause.ends_from, false)
-                OR coalesce(row_is.ends < clause.ends_before, false)
-            ELSE
-                coalesce(row_is.starts >= clause.starts_from, true)
-                AND coalesce(row_is.starts < clause.starts_before, true)
-                AND coalesce(row_is.ends >= clause.ends_from, true)
-                AND coalesce(row_is.ends < clause.ends_before, true)
-        END
+    OR access.is_within(
+        measurement.measured_at, {period}, measurement.time_quality = 4, measurement.stored_at,
+        _of_stored, _starts_from, _starts_before, _ends_from, _ends_before, _either
     )
 )
+
+-- name: is_within
+-- Whether a row's time satisfies all clauses of a search: each is of the time it was stored, or of
+-- [starts, ends], the time that the measurement covers, which ends where it was measured if only its
+-- reception is known. A clause holds where all of its bounds do, or where one does ("either").
+CREATE OR REPLACE FUNCTION access.is_within(
+    _measured_at timestamptz, _period_s double precision, _is_reception boolean,
+    _stored_at timestamptz, _of_stored boolean[], _starts_from timestamptz[],
+    _starts_before timestamptz[], _ends_from timestamptz[], _ends_before timestamptz[],
+    _either boolean[]
+) RETURNS boolean
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    covered constant interval := make_interval(secs => coalesce(_period_s, 0));
+    starts timestamptz;
+    ends timestamptz;
+    holds boolean;
+BEGIN
+    FOR i IN 1..cardinality(_either) LOOP
+        IF _of_stored[i] THEN
+            starts := _stored_at;
+            ends := _stored_at;
+        ELSE
+            starts := CASE WHEN _is_reception THEN _measured_at - covered ELSE _measured_at END;
+            ends := starts + covered;
+        END IF;
+        IF _either[i] THEN
+            holds := coalesce(starts >= _starts_from[i], false)
+                OR coalesce(starts < _starts_before[i], false)
+                OR coalesce(ends >= _ends_from[i], false)
+                OR coalesce(ends < _ends_before[i], false);
+        ELSE
+            holds := coalesce(starts >= _starts_from[i], true)
+                AND coalesce(starts < _starts_before[i], true)
+                AND coalesce(ends >= _ends_from[i], true)
+                AND coalesce(ends < _ends_before[i], true);
+        END IF;
+        IF NOT holds THEN
+            RETURN false;
+        END IF;
+    END LOOP;
+    RETURN true;
+END
+$$
+
+-- name: device_ids
+-- The keys of some addresses; null: any device.
+CREATE OR REPLACE FUNCTION access.device_ids(_addresses text[]) RETURNS integer[]
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+    SELECT CASE
+        WHEN _addresses IS NOT NULL
+            THEN ARRAY(SELECT device_id FROM device WHERE address = ANY (_addresses))
+    END
+$$
 
 -- name: owner
 -- Whose a row of a unique key is: what access.begin must be told before the row can be read.

@@ -7,7 +7,7 @@ from fastapi import FastAPI, Security
 from api.archive import Archive
 from api.auth import RequireToken
 from api.boundary import Boundary
-from api.fhir import export_routes
+from api.fhir import export_routes, subscription_routes
 from api.fhir import routes as fhir
 from api.fhir.errors import SpeakOutcomes, answer_outcomes
 from api.fhir.export import Exports
@@ -30,6 +30,7 @@ def create_app(archive: Archive, token: str, exports: Exports | None = None) -> 
     for router in (residents.router, equipment.router, signs.router, operations.router):
         app.include_router(router, dependencies=guarded, responses=ERRORS)
     app.include_router(export_routes.router, dependencies=guarded)
+    app.include_router(subscription_routes.router, dependencies=guarded)
     app.include_router(fhir.router, dependencies=guarded)
     app.include_router(fhir.open_router)
     app.include_router(operations.probes)

@@ -308,6 +308,13 @@ class Archive:
                 cursor = await connection.execute(query, parameters)
                 return await cursor.fetchall()
 
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[AsyncConnection[TupleRow]]:
+        """Lend a connection that reads what is nobody's."""
+        with translated():
+            async with self._pool.connection() as connection:
+                yield connection
+
     async def write(self, query: sql.SQL, parameters: Mapping[str, object]) -> list[TupleRow]:
         """Run one statement on the API's own records; return its rows."""
         with translated():

@@ -21,6 +21,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from api.app import create_app
 from api.archive import open_archive
 from api.fhir.export import Exports
+from api.fhir.subscriptions import Subscriptions
 from gateway.errors import UsageError
 from gateway.platform.logs import get_logger
 from gateway.platform.service import run_until_signalled
@@ -95,9 +96,13 @@ async def serving(config: ApiConfig) -> AsyncIterator[int]:
             )
             async with asyncio.TaskGroup() as group:
                 group.create_task(server.serve(sockets=[listener]))
-                work = [] if exports is None else [group.create_task(exports.run_forever())]
+                port = listener.getsockname()[1]
+                base = f"http://{config.host}:{port}/fhir"
+                work = [group.create_task(Subscriptions(archive).run_forever(base))]
+                if exports is not None:
+                    work.append(group.create_task(exports.run_forever()))
                 try:
-                    yield listener.getsockname()[1]
+                    yield port
                 finally:
                     server.should_exit = True
                     for task in work:

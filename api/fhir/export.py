@@ -102,7 +102,7 @@ class Exports:
             _SQL["begin"],
             {
                 "account": principal.user,
-                "principal": Jsonb(_as_json(principal)),
+                "principal": Jsonb(principal_to_json(principal)),
                 "request": request,
                 "kinds": list(kinds),
                 "since": since,
@@ -166,7 +166,7 @@ class Exports:
         export, principal, kinds, since, behind, done, everyone, sizes, counts = rows[0]
         return _Job(
             id=export,
-            principal=_from_json(principal),
+            principal=principal_from_json(principal),
             kinds=kinds,
             since=since,
             behind=behind,
@@ -313,7 +313,8 @@ def _by_sign(parts: Sequence[Part]) -> dict[int, tuple[Part, ...]]:
     }
 
 
-def _as_json(principal: Principal) -> dict[str, Any]:
+def principal_to_json(principal: Principal) -> dict[str, Any]:
+    """Return who asked, to be kept with what works for them later."""
     return {
         "user": str(principal.user),
         "role": principal.role.value,
@@ -324,7 +325,8 @@ def _as_json(principal: Principal) -> dict[str, Any]:
     }
 
 
-def _from_json(document: Mapping[str, Any]) -> Principal:
+def principal_from_json(document: Mapping[str, Any]) -> Principal:
+    """Return who asked; what they may see is decided anew with each read."""
     session, resident = document["session"], document["resident"]
     return Principal(
         user=UUID(document["user"]),

@@ -17,6 +17,7 @@ from api.fhir.observations import Made, Row, Wanted, observations
 from api.fhir.parts import Coding, Part
 from api.fhir.search import ObservationId, Search
 from api.fhir.vocabulary import STATUS_OF
+from gateway.gatt.times import from_ms
 from gateway.platform.postgres import AsyncConnection, TupleRow, load_queries, sql
 from gateway.stored import FLAG_ARTEFACT
 from gateway.vital_sign import VitalSign
@@ -50,6 +51,7 @@ LAST = _QUERIES["last"].format(
 )
 _ONE = _QUERIES["one"].format(columns=_COLUMNS)
 _ALL = _QUERIES["all"].format(columns=_COLUMNS)
+_STORED_AT = _QUERIES["stored_at"].format(columns=_COLUMNS)
 _STATISTICS = _QUERIES["statistics"].format(
     quantity=sql.SQL("CASE wanted.column_name {} END").format(
         sql.SQL(" ").join(
@@ -176,6 +178,33 @@ class FhirStore:
             parts = Wanted(parts={wanted.place.sign: (wanted.part,)}, elements=search.elements)
             made += [one for row in rows for one in observations(row, parts)]
         return made
+
+    async def stored_at(
+        self,
+        principal: Principal,
+        resident: UUID,
+        search: Search,
+        *,
+        stored_at_ms: int,
+        oldest_ms: int,
+        newest_ms: int,
+        limit: int,
+    ) -> list[Made]:
+        """Return the Observations that one transaction stored or changed, measured between bounds."""
+        parameters = {
+            "resident": resident,
+            "signs": sorted(search.by_sign),
+            "stored_at": from_ms(stored_at_ms),
+            "from_at": from_ms(oldest_ms),
+            "to_at": from_ms(newest_ms + 1),
+            "limit": limit,
+        }
+        async with self._archive.reading(
+            principal, action="observation.notify", resident=resident
+        ) as connection:
+            rows = await _fetch(connection, _STORED_AT, parameters)
+        wanted = Wanted(parts=search.by_sign)
+        return [one for row in rows for one in observations(row, wanted)][:limit]
 
     async def owner(self, place: Place) -> UUID | None:
         """Return whose a stored measurement is, None where there is none at this place."""

@@ -143,3 +143,16 @@ WHERE resident = %(resident)s
     AND (%(before)s::bigint IS NULL OR audit_id < %(before)s)
 ORDER BY audit_id DESC
 LIMIT %(limit)s
+
+-- name: stored_at
+-- One resident's rows that were stored or changed at one moment, the latest first.
+SELECT {columns}
+FROM access.observation AS found
+JOIN public.resident AS whose USING (resident_id)
+WHERE whose.public_id = %(resident)s
+    AND found.sign = ANY (%(signs)s::smallint[])
+    AND found.measured_at >= %(from_at)s
+    AND found.measured_at <= %(to_at)s
+    AND found.stored_at = %(stored_at)s
+ORDER BY found.measured_at DESC
+LIMIT %(limit)s

@@ -32,6 +32,7 @@ CREATE TABLE fhir_subscription (
     account uuid NOT NULL,
     principal jsonb NOT NULL,
     resident uuid NOT NULL,
+    resident_id integer NOT NULL,
     criteria text NOT NULL,
     endpoint text NOT NULL,
     secret text NOT NULL,
@@ -63,3 +64,5 @@ COMMENT ON TABLE fhir_event IS 'what a subscription is told: the Observations'' 
 COMMENT ON COLUMN fhir_event.dead_at IS 'when its delivery was given up; it can still be caught up';
 
 GRANT SELECT, INSERT, UPDATE, DELETE ON fhir_export, fhir_subscription, fhir_event TO hearth_api;
+-- Keys and times only: which residents' signs changed, not how.
+GRANT SELECT ON change TO hearth_api;

@@ -9,7 +9,7 @@ from api.fhir.outcomes import Issue, OutcomeError
 from api.fhir.parts import PARTS, Part
 from api.fhir.scopes import Scope, allows, parse_scopes, parts_allowed, says_anything
 
-READ, SEARCH, CREATE = "r", "s", "c"
+READ, SEARCH, CREATE, DELETE = "r", "s", "c", "d"
 
 
 def granted(principal: Principal) -> Sequence[Scope] | None:

@@ -166,25 +166,25 @@ async def post_search_patients(
     return await _patients(request, store, principal, await _form(request))
 
 
-@router.get("/Patient/{id}", summary="一位居民 / one Patient")
-async def read_patient(store: StoreOfApp, principal: CurrentPrincipal, id: Id) -> Response:  # noqa: A002
+@router.get("/Patient/{resident}", summary="一位居民 / one Patient")
+async def read_patient(store: StoreOfApp, principal: CurrentPrincipal, resident: Id) -> Response:
     """Return one resident."""
     require_scope(principal, "Patient", READ)
-    record = await store.patient(principal, _uuid(id))
+    record = await store.patient(principal, _uuid(resident))
     if record is None:
         raise UnknownResidentError
     return _resource(patient(record))
 
 
-@router.get("/Patient/{id}/$everything", summary="全部资料 / everything of a Patient")
+@router.get("/Patient/{resident}/$everything", summary="全部资料 / everything of a Patient")
 async def read_everything(
     request: Request,
     store: StoreOfApp,
     principal: CurrentPrincipal,
-    id: Id,  # noqa: A002
+    resident: Id,
 ) -> Response:
     """Return a resident, their devices, and page by page all their Observations."""
-    return await _everything(request, store, principal, _uuid(id))
+    return await _everything(request, store, principal, _uuid(resident))
 
 
 @router.get("/Device", summary="查询设备 / search Devices")

@@ -13,7 +13,7 @@ from fastapi.responses import Response
 
 from api.access import CurrentPrincipal, Principal
 from api.archive import Archive
-from api.fhir.access import CREATE, READ, require_scope
+from api.fhir.access import CREATE, DELETE, READ, require_scope
 from api.fhir.errors import PREFIX
 from api.fhir.outcomes import Issue, OutcomeError
 from api.fhir.routes import FhirResponse, base_of
@@ -79,6 +79,7 @@ async def delete_subscription(
     subscriptions: SubscriptionsOfApp, principal: CurrentPrincipal, subscription: UUID
 ) -> Response:
     """Forget a subscription of the asker."""
+    require_scope(principal, "Subscription", DELETE)
     if not await subscriptions.delete(principal, subscription):
         raise _unknown()
     return Response(status_code=HTTPStatus.NO_CONTENT)

@@ -338,7 +338,7 @@ async def test_every_error_is_an_outcome(api: httpx.AsyncClient, path: str, stat
 async def test_without_a_token_there_is_an_outcome_and_what_says_how_to_ask(
     api: httpx.AsyncClient,
 ) -> None:
-    del api.headers["Authorization"]
+    api.headers.pop("Authorization")
     refused = await api.get("/fhir/Observation?patient=x")
     assert refused.status_code == 401
     assert refused.json()["issue"][0]["code"] == "login"

@@ -17,7 +17,8 @@ import pytest
 from api.archive import open_archive
 from api.fhir.subscriptions import ATTEMPTS_MAX, Subscriptions, may_be_told, signature
 from gateway.platform.postgres import connect_blocking
-from tests.archives import api_over, public_id, store
+from tests.archives import SERVICE, a_token, public_id, store
+from tests.archives import api_over as the_api_over
 from tests.fixtures.database import as_api
 from tests.worlds import NOON, a_pressure, a_weight, enter_registry, query
 
@@ -69,6 +70,14 @@ async def endpoint() -> AsyncIterator[Endpoint]:
     async with server:
         one.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/hook"
         yield one
+
+
+@asynccontextmanager
+async def api_over(database: str) -> AsyncIterator[httpx.AsyncClient]:
+    """The API, for a service that may subscribe."""
+    async with the_api_over(database) as api:
+        api.headers["Authorization"] = f"Bearer {a_token(SERVICE, scope='system/*.cruds')}"
+        yield api
 
 
 @asynccontextmanager

@@ -8,6 +8,9 @@ from api.archive import Archive
 from api.auth import RequireToken, Verifier
 from api.boundary import Boundary
 from api.enrolment import Office
+from api.fhir import export_routes, subscription_routes
+from api.fhir import routes as fhir
+from api.fhir.errors import SpeakOutcomes, answer_outcomes
 from api.issuer.issuer import Issuer
 from api.openapi import BEARER, ERRORS, describe
 from api.problems import answer_problems
@@ -39,18 +42,24 @@ def create_app(
     # FastAPI's own pages at /docs load scripts from other hosts, so there are none.
     app = FastAPI(docs_url=None, redoc_url=None)
     app.state.archive = archive
+    app.state.exports = None  # whoever serves it gives it a folder for them
     app.state.issuer = own_issuer
     app.state.enrolment = None if office is None else enrolment.Desk(office)
     app.openapi = lambda: describe(app)  # type: ignore[method-assign]  # as FastAPI documents it
     guarded = [Security(BEARER)]
     for module in GUARDED:
         app.include_router(module.router, dependencies=guarded, responses=ERRORS)
+    for router in (export_routes.router, subscription_routes.router, fhir.router):
+        app.include_router(router, dependencies=guarded)
+    app.include_router(fhir.open_router)
     app.include_router(operations.probes)
     app.include_router(enrolment.router)
     if own_issuer is not None:
         app.include_router(issuer.router)
         issuer.answer_refusals(app)
     answer_problems(app)
+    answer_outcomes(app)
     app.add_middleware(RequireToken, verifier=verifier)
     app.add_middleware(Boundary)
+    app.add_middleware(SpeakOutcomes)
     return app

@@ -294,13 +294,13 @@ class Archive:
             SignedOutError: it does not, or its session is revoked.
         """
         parameters = {"reader": principal.user, "session": principal.session}
-        ((stands,),) = await self._rows(_ACCESS["vouch"], parameters)
+        ((stands,),) = await self.rows(_ACCESS["vouch"], parameters)
         if not stands:
             raise SignedOutError
 
     async def account_of(self, issuer: str, subject: str) -> Principal | None:
         """Return who another issuer's subject is here; None: nobody."""
-        rows = await self._rows(_ACCESS["account_of"], {"issuer": issuer, "subject": subject})
+        rows = await self.rows(_ACCESS["account_of"], {"issuer": issuer, "subject": subject})
         return next(
             (
                 Principal(user=user, role=Role(role), resident=resident)
@@ -389,11 +389,11 @@ class Archive:
     async def lacking_columns(self) -> list[str]:
         """Return what this version reads and the schema does not have (yet)."""
         columns = {"columns": [quantity.name for quantity in QUANTITIES]}
-        return [name for (name,) in await self._rows(_STATE["lacking_columns"], columns)]
+        return [name for (name,) in await self.rows(_STATE["lacking_columns"], columns)]
 
     async def health(self) -> Health:
         """Return which version answers over which schema."""
-        ((schema_version,),) = await self._rows(_STATE["schema_version"], {})
+        ((schema_version,),) = await self.rows(_STATE["schema_version"], {})
         return Health(
             version=__version__,
             schema_version=schema_version,
@@ -419,12 +419,26 @@ class Archive:
                 cursor = await connection.execute(_ACCESS[query], {**parameters, **who})
                 return await cursor.fetchall()
 
-    async def _rows(self, query: sql.SQL, parameters: Mapping[str, object]) -> list[TupleRow]:
-        """Read what is nobody's."""
+    async def rows(self, query: sql.SQL, parameters: Mapping[str, object]) -> list[TupleRow]:
+        """Return the rows of a statement that reads what is nobody's."""
         with translated():
             async with self._pool.connection() as connection:
                 cursor = await connection.execute(query, parameters)
                 return await cursor.fetchall()
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[AsyncConnection[TupleRow]]:
+        """Lend a connection that reads what is nobody's."""
+        with translated():
+            async with self._pool.connection() as connection:
+                yield connection
+
+    async def write(self, query: sql.SQL, parameters: Mapping[str, object]) -> list[TupleRow]:
+        """Run one statement on the API's own records; return its rows."""
+        with translated():
+            async with self._pool.connection() as connection, connection.transaction():
+                cursor = await connection.execute(query, parameters)
+                return await cursor.fetchall() if cursor.description else []
 
 
 def _refusal(verdicts: Sequence[TupleRow]) -> DataError | None:

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address
+from pathlib import Path
 
 import h11
 import httpx
@@ -24,6 +25,8 @@ from api.archive import Archive, open_archive
 from api.auth import OwnTokens
 from api.auth_foreign import ForeignTokens
 from api.enrolment import Office
+from api.fhir.export import Exports
+from api.fhir.subscriptions import Subscriptions
 from api.issuer.issuer import Issuer
 from api.issuer.keys import SigningKey, load_signing_key
 from api.issuer.passwords import Vault
@@ -72,6 +75,8 @@ class ApiConfig:
     """Anchors the audit from time to time; None: somebody else does."""
     office: Office | None = None
     """None: hubs are not enrolled here."""
+    exports: Path | None = None
+    """The folder for bulk exports; None: there are none."""
 
 
 def config_of(
@@ -94,6 +99,7 @@ def config_of(
         issuer=settings.oidc_issuer,
         notary=Notary(settings.home),
         office=office,
+        exports=settings.home / "exports",
     )
 
 
@@ -123,9 +129,12 @@ async def serving(config: ApiConfig) -> AsyncIterator[int]:
             open_archive(config.dsn) as archive,
             httpx.AsyncClient(follow_redirects=False) as client,
         ):
+            app = _application(config, archive, client, listener)
+            if config.exports is not None:
+                app.state.exports = Exports(archive, config.exports)
             server = _Server(
                 uvicorn.Config(
-                    _application(config, archive, client, listener),
+                    app,
                     http=_BoundedH11,
                     ws="none",
                     lifespan="off",
@@ -141,12 +150,19 @@ async def serving(config: ApiConfig) -> AsyncIterator[int]:
             )
             async with asyncio.TaskGroup() as group:
                 group.create_task(server.serve(sockets=[listener]))
-                anchoring = group.create_task(_anchor_forever(config))
+                base = f"{config.url or url_of(*listener.getsockname()[:2])}/fhir"
+                work = [
+                    group.create_task(_anchor_forever(config)),
+                    group.create_task(Subscriptions(archive).run_forever(base)),
+                ]
+                if config.exports is not None:
+                    work.append(group.create_task(app.state.exports.run_forever()))
                 try:
                     yield listener.getsockname()[1]
                 finally:
                     server.should_exit = True
-                    anchoring.cancel()
+                    for task in work:
+                        task.cancel()
 
 
 async def _anchor_forever(config: ApiConfig) -> None:

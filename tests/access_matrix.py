@@ -56,7 +56,20 @@ CONSENT = (401, 200, 403, 403, 403, 403, 403, 403, 403, 403, 403, 403)
 GLASS = (401, 403, 403, 201, 201, 201, 201, 403, 403, 403, 403, 403)
 SIGNED_IN = _all(200)
 OPEN = _all(200, nobody=200)
+NOTHING = (401, *10 * (404,), 403)
+"""What is asked for is not there; whoever's scopes do not say the resource is not told so."""
+NOT_SERVED = _all(501)
+"""The application of the tests has no folder for exports."""
 BAD_REQUEST = _all(400, nobody=400)
+
+PATIENT = "?patient={resident}"
+FILLED = {
+    "id": "nothing",
+    "kind": "Patient",
+    "export": "00000000-0000-0000-0000-000000000000",
+    "subscription": "00000000-0000-0000-0000-000000000000",
+}
+"""What stands for the other parts of paths: ids of nothing."""
 
 MATRIX: dict[tuple[str, str], Entry] = {
     ("GET", "/healthz"): Entry(statuses=OPEN),
@@ -90,4 +103,32 @@ MATRIX: dict[tuple[str, str], Entry] = {
     ("GET", "/api/v1/hubs"): Entry(statuses=EQUIPMENT),
     ("GET", "/api/v1/devices"): Entry(statuses=EQUIPMENT),
     ("GET", "/api/v1/ledger"): Entry(statuses=EQUIPMENT),
+    ("GET", "/fhir/metadata"): Entry(statuses=OPEN),
+    ("GET", "/fhir/.well-known/smart-configuration"): Entry(statuses=OPEN),
+    ("GET", "/fhir/Observation"): Entry(statuses=VALUES, query=PATIENT),
+    ("POST", "/fhir/Observation/_search"): Entry(statuses=VALUES, query=PATIENT),
+    ("GET", "/fhir/Observation/$lastn"): Entry(statuses=VALUES, query=PATIENT),
+    ("POST", "/fhir/Observation/$lastn"): Entry(statuses=VALUES, query=PATIENT),
+    ("GET", "/fhir/Observation/$stats"): Entry(statuses=VALUES, query=PATIENT),
+    ("POST", "/fhir/Observation/$stats"): Entry(statuses=VALUES, query=PATIENT),
+    ("GET", "/fhir/Observation/{id}"): Entry(statuses=NOTHING),
+    ("GET", "/fhir/Patient"): Entry(statuses=LISTS),
+    ("POST", "/fhir/Patient/_search"): Entry(statuses=LISTS),
+    ("GET", "/fhir/Patient/{resident}"): Entry(statuses=RECORD),
+    ("GET", "/fhir/Patient/{resident}/$everything"): Entry(statuses=VALUES),
+    ("GET", "/fhir/Device"): Entry(statuses=RECORD, query=PATIENT),
+    ("GET", "/fhir/Device/{id}"): Entry(statuses=_all(404)),
+    ("GET", "/fhir/Provenance"): Entry(statuses=LISTS, query="?target=nothing"),
+    ("GET", "/fhir/Provenance/{id}"): Entry(statuses=NOTHING),
+    ("GET", "/fhir/AuditEvent"): Entry(statuses=AUDIT, query=PATIENT),
+    ("GET", "/fhir/$export"): Entry(statuses=NOT_SERVED),
+    ("GET", "/fhir/Patient/$export"): Entry(statuses=NOT_SERVED),
+    ("GET", "/fhir/$export-status/{export}"): Entry(statuses=NOT_SERVED),
+    ("DELETE", "/fhir/$export-status/{export}"): Entry(statuses=NOT_SERVED),
+    ("GET", "/fhir/$export-file/{export}/{kind}.ndjson"): Entry(statuses=NOT_SERVED),
+    ("POST", "/fhir/Subscription"): Entry(statuses=(401, *9 * (400,), 403, 403)),
+    ("GET", "/fhir/Subscription/{subscription}"): Entry(statuses=NOTHING),
+    ("DELETE", "/fhir/Subscription/{subscription}"): Entry(statuses=(401, *9 * (404,), 403, 403)),
+    ("GET", "/fhir/Subscription/{subscription}/$status"): Entry(statuses=NOTHING),
+    ("GET", "/fhir/Subscription/{subscription}/$events"): Entry(statuses=NOTHING),
 }

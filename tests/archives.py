@@ -109,15 +109,19 @@ async def api_over(dsn: str) -> AsyncIterator[httpx.AsyncClient]:
             yield client
 
 
-def a_config(dsn: str, *, host: str = LOOPBACK, port: int = 0) -> ApiConfig:
+def a_config(
+    dsn: str, *, host: str = LOOPBACK, port: int = 0, exports: Path | None = None
+) -> ApiConfig:
     """What the service is started with, so that the tests' tokens are good."""
-    return ApiConfig(dsn=dsn, host=host, port=port, key=KEY, vault=a_vault(), url=ISSUER)
+    return ApiConfig(
+        dsn=dsn, host=host, port=port, key=KEY, vault=a_vault(), url=ISSUER, exports=exports
+    )
 
 
 @asynccontextmanager
-async def served(dsn: str) -> AsyncIterator[httpx.AsyncClient]:
+async def served(dsn: str, exports: Path | None = None) -> AsyncIterator[httpx.AsyncClient]:
     """Serve the API on a free port; the client speaks real HTTP to it."""
-    config = a_config(as_api(dsn))
+    config = a_config(as_api(dsn), exports=exports)
     async with (
         serving(config) as port,
         httpx.AsyncClient(base_url=f"http://{LOOPBACK}:{port}", headers=BEARER) as client,

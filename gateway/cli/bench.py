@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.backpressure import bench_backpressure
+from bench.fhir import bench_fhir
 from bench.flood import bench_flood
 from bench.ingest import bench_ingest
 from bench.result import Result
@@ -19,7 +20,10 @@ from gateway.platform.embedded.packages import ensure_packages
 from gateway.platform.embedded.services import start_services
 from gateway.platform.settings import load_settings
 
-ON_DATABASE: dict[str, Callable[..., list[Result]]] = {"ingest": bench_ingest}
+ON_DATABASE: dict[str, Callable[..., list[Result]]] = {
+    "fhir": bench_fhir,
+    "ingest": bench_ingest,
+}
 """They measure in a database of their own on the server that they are given."""
 ON_SERVICES: dict[str, Callable[..., list[Result]]] = {"flood": bench_flood}
 """They need database and broker."""

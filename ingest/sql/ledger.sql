@@ -15,7 +15,13 @@ ORDER BY h.name, max(b.committed_at)
 -- name: disagreeing_batches
 -- Batches whose terms are not what the tables hold: the proof, row by row.
 WITH stored AS (
-    SELECT batch_id, count(*) AS rows FROM measurement GROUP BY batch_id
+    SELECT batch_id, sum(rows) AS rows
+    FROM (
+        SELECT batch_id, count(*) AS rows FROM measurement GROUP BY batch_id
+        UNION ALL
+        SELECT batch_id, rows FROM erased_measurement
+    ) AS held
+    GROUP BY batch_id
 ),
 kept AS (
     SELECT batch_id, count(*) AS rows

@@ -20,11 +20,13 @@ from gateway import wire
 from gateway.errors import DecodeError, EncodeError
 from gateway.gatt.times import DeviceTime, from_ms, ms_since_epoch
 from gateway.measurement import Measurement, TimeQuality
+from gateway.platform.changes import record_change
 from gateway.platform.postgres import AsyncConnection, dict_row, load_queries, translated
 from gateway.vitals import sources
 from ingest.batches import RECORD_DTYPE
 from ingest.registry import Registry
 from ingest.rows import KIND_RECORD, rows_of, settle_within
+from ingest.store import changed_by
 from ingest.table import encode_measurements, send, settle_stored
 from ingest.verdicts import Verdict, judge, tables_of
 
@@ -180,6 +182,7 @@ async def _replay_once(
     ((now_ms,),) = await clock.fetchall()
     for stream in encode_measurements(rows, places, now_ms):
         await send(connection, stream)
+    await record_change(connection, changed_by(rows, places), now_ms)
     await _settle(connection, readable, [int(value) for value in verdict], by)
     return [int(value) for value in verdict]
 

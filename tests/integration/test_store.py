@@ -368,3 +368,14 @@ def an_undecoded_message(*payloads: bytes) -> Message:
     )
     body = b"".join(wire.encode_undecoded(entry, NOON) for entry in entries)
     return as_message(wire.encode_batch(header, body))
+
+
+async def test_what_a_flush_stores_is_in_the_feed_of_changes_and_repeats_are_not(
+    store: Store, database: str
+) -> None:
+    await committed(store, a_message(a_pressure(), a_weight()))
+    await committed(store, a_message(a_pressure(), a_weight(), sequence=2))
+    changes = query(database, "SELECT stored_at, resident_id, sign, oldest_ms FROM change")
+    ((stored_at,),) = query(database, "SELECT DISTINCT stored_at FROM measurement")
+    noon_ms = round(NOON.timestamp() * 1000)
+    assert changes == [(stored_at, [101, 101], [1, 3], [noon_ms, noon_ms])]

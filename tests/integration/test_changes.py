@@ -1,0 +1,77 @@
+"""The feed of changes: nothing is missed, in whatever order transactions commit."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from gateway.platform.changes import (
+    START,
+    Changed,
+    end_of_changes,
+    is_whole,
+    prune_changes,
+    read_changes,
+    record_change,
+    summarised,
+)
+from gateway.platform.postgres import connect
+
+pytestmark = pytest.mark.integration
+
+
+def of(resident: int, *, sign: int = 1, at_ms: int = 1_000) -> Changed:
+    return summarised(np.array([resident]), np.array([sign]), np.array([at_ms]))
+
+
+def test_measurements_are_summed_up_by_resident_and_sign() -> None:
+    changed = summarised(
+        np.array([7, 5, 7, 7]), np.array([1, 1, 2, 1]), np.array([300, 50, 10, 100])
+    )
+    assert changed.resident.tolist() == [5, 7, 7]
+    assert changed.sign.tolist() == [1, 1, 2]
+    assert changed.oldest_ms.tolist() == [50, 100, 10]
+    assert changed.newest_ms.tolist() == [50, 300, 10]
+
+
+async def test_a_reader_goes_on_from_its_place(database: str) -> None:
+    async with await connect(database, application="hearth-tests", autocommit=True) as connection:
+        assert await end_of_changes(connection) == START
+        for resident in (1, 2, 3):
+            await record_change(connection, of(resident), 1_000)
+        first = await read_changes(connection, START, limit=2)
+        rest = await read_changes(connection, first[-1].place)
+        assert [int(change.changed.resident[0]) for change in (*first, *rest)] == [1, 2, 3]
+        assert first[0].stored_at_ms == 1_000
+        assert await end_of_changes(connection) == rest[-1].place
+        assert await read_changes(connection, rest[-1].place) == []
+
+
+async def test_a_change_waits_for_transactions_that_began_before_it(database: str) -> None:
+    async with (
+        await connect(database, application="hearth-tests") as early,
+        await connect(database, application="hearth-tests", autocommit=True) as late,
+    ):
+        await record_change(early, of(1), 1_000)
+        await record_change(late, of(2), 2_000)
+        assert await read_changes(late, START) == []  # else the reader would go past 1
+        await early.commit()
+        changes = await read_changes(late, START)
+        assert [int(change.changed.resident[0]) for change in changes] == [1, 2]
+
+
+async def test_what_is_rolled_back_never_was(database: str) -> None:
+    async with await connect(database, application="hearth-tests") as connection:
+        await record_change(connection, of(1), 1_000)
+        await connection.rollback()
+        assert await read_changes(connection, START) == []
+
+
+async def test_a_reader_that_was_away_too_long_is_told(database: str) -> None:
+    async with await connect(database, application="hearth-tests", autocommit=True) as connection:
+        await record_change(connection, of(1), 1_000)  # stored in 1970
+        (old,) = await read_changes(connection, START)
+        assert await prune_changes(connection) == 1
+        await record_change(connection, of(2), 4_000_000_000_000)
+        assert not await is_whole(connection, old.place)
+        assert await is_whole(connection, (await read_changes(connection, START))[0].place)

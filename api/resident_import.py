@@ -9,19 +9,23 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import date
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 from uuid import UUID, uuid4
 
-import orjson
-
 from api.profile import Heading, Profile, ProfileError
 from api.vault import Identity, Marks, Sealed, Vault
 from gateway.errors import UnavailableError, UsageError
-from gateway.platform.postgres import Connection, DuplicateKeyError, load_queries, translated
+from gateway.platform.postgres import (
+    Connection,
+    DuplicateKeyError,
+    Jsonb,
+    load_queries,
+    translated,
+)
 
 QUERIES = load_queries(Path(__file__).parent / "sql" / "residents.sql")
 
@@ -133,6 +137,7 @@ def _rows(file: BinaryIO) -> Iterator[tuple[int, list[str]]]:
         try:
             cells = next(reader)
         except StopIteration:
+            text.detach()  # else the file, which is the caller's, would be closed with it
             return
         except csv.Error:
             yield reader.line_num, []
@@ -322,7 +327,7 @@ def _row(vault: Vault, resident: UUID, profile: Profile, fingerprint: bytes) -> 
         profile.sex.value,
         profile.height_cm,
         profile.clinic,
-        orjson.dumps(profile.targets).decode(),
+        Jsonb({name: asdict(target) for name, target in profile.targets.items()}),
         fingerprint,
         marks.national_id,
         marks.health_card,

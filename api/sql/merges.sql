@@ -35,7 +35,7 @@ JOIN new USING (device_id, user_slot, during)
 -- Move readings, keep their places, and tell those who follow live. Times stay as they were.
 WITH moved AS (
     UPDATE measurement
-    SET resident_id = %(kept)s, stored_at = now()
+    SET resident_id = %(kept)s, stored_at = date_trunc('milliseconds', now())
     WHERE resident_id = %(gone)s
     RETURNING measured_at, identity_time, device_id, user_slot, sign
 ),
@@ -46,9 +46,17 @@ noted AS (
     SELECT %(merge_id)s, measured_at, identity_time, device_id, user_slot, sign FROM moved
 ),
 told AS (
-    INSERT INTO stored_news (stored_at, first_measured_at, last_measured_at, residents)
-    SELECT now(), min(measured_at), max(measured_at), ARRAY[%(kept)s::integer]
-    FROM moved
+    INSERT INTO change (stored_at, resident_id, sign, oldest_ms, newest_ms)
+    SELECT
+        date_trunc('milliseconds', now()), array_agg(%(kept)s::integer), array_agg(sign),
+        array_agg(oldest_ms), array_agg(newest_ms)
+    FROM (
+        SELECT
+            sign, (extract(epoch FROM min(measured_at)) * 1000)::bigint AS oldest_ms,
+            (extract(epoch FROM max(measured_at)) * 1000)::bigint AS newest_ms
+        FROM moved
+        GROUP BY sign
+    ) AS of_sign
     HAVING count(*) > 0
 )
 SELECT count(*) FROM moved
@@ -82,7 +90,7 @@ SELECT device_id, user_slot, resident_id, during FROM link WHERE link_id = ANY(%
 -- by the links that the merge moved.
 WITH returned AS (
     UPDATE measurement m
-    SET resident_id = %(gone)s, stored_at = now()
+    SET resident_id = %(gone)s, stored_at = date_trunc('milliseconds', now())
     WHERE m.resident_id = %(kept)s
         AND (
             EXISTS (
@@ -106,12 +114,20 @@ WITH returned AS (
                     AND link.during @> m.measured_at
             )
         )
-    RETURNING measured_at
+    RETURNING measured_at, sign
 ),
 told AS (
-    INSERT INTO stored_news (stored_at, first_measured_at, last_measured_at, residents)
-    SELECT now(), min(measured_at), max(measured_at), ARRAY[%(gone)s::integer]
-    FROM returned
+    INSERT INTO change (stored_at, resident_id, sign, oldest_ms, newest_ms)
+    SELECT
+        date_trunc('milliseconds', now()), array_agg(%(gone)s::integer), array_agg(sign),
+        array_agg(oldest_ms), array_agg(newest_ms)
+    FROM (
+        SELECT
+            sign, (extract(epoch FROM min(measured_at)) * 1000)::bigint AS oldest_ms,
+            (extract(epoch FROM max(measured_at)) * 1000)::bigint AS newest_ms
+        FROM returned
+        GROUP BY sign
+    ) AS of_sign
     HAVING count(*) > 0
 )
 SELECT count(*) FROM returned

@@ -53,8 +53,16 @@ async def test_a_merge_moves_links_and_readings_and_its_undoing_restores_them_ex
     assert (back.links, back.measurements) == (2, 2)
     assert query(database, WHOSE) == before
     assert query(database, LINKS) == links
-    news = query(database, "SELECT residents FROM stored_news ORDER BY news_id DESC LIMIT 2")
-    assert news == [([RESIDENT],), ([OTHER_RESIDENT],)]
+    changes = query(
+        database, "SELECT resident_id, sign FROM change ORDER BY change_id DESC LIMIT 2"
+    )
+    assert [set(residents) for residents, _signs in changes] == [{RESIDENT}, {OTHER_RESIDENT}]
+    told = query(
+        database,
+        "SELECT count(*) FROM measurement m JOIN change c ON c.stored_at = m.stored_at"
+        " AND m.resident_id = ANY (c.resident_id)",
+    )
+    assert told == [(2,)]
 
 
 async def test_what_came_since_by_a_moved_link_goes_back_with_it(

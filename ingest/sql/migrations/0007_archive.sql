@@ -79,28 +79,6 @@ CREATE TABLE erased_measurement (
 );
 CREATE INDEX erased_of_batch ON erased_measurement (batch_id);
 
--- What was stored when, in short: whoever follows the archive live reads it from here. One row a
--- flush, a re-attribution or a merge; those older than a day are removed.
-CREATE TABLE stored_news (
-    news_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    stored_at timestamptz NOT NULL,
-    first_measured_at timestamptz NOT NULL,
-    last_measured_at timestamptz NOT NULL,
-    residents integer[] NOT NULL
-);
-ALTER TABLE stored_news ALTER COLUMN residents SET STORAGE EXTERNAL;
-CREATE INDEX stored_news_at ON stored_news (stored_at);
-COMMENT ON COLUMN stored_news.stored_at IS 'the measurements'' own stored_at: the rows that are meant';
-
-CREATE FUNCTION tell_stored() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-    PERFORM pg_notify('hearth_stored', '');
-    RETURN NULL;
-END
-$$;
-CREATE TRIGGER stored_news_told AFTER INSERT ON stored_news
-    FOR EACH STATEMENT EXECUTE FUNCTION tell_stored();
-
 -- Answers of writes that bore an idempotency key, to be given again.
 CREATE TABLE idempotent_answer (
     principal text NOT NULL,

@@ -39,7 +39,7 @@ SNIFFED_BYTES = 1 << 20
 """By so much of its beginning a file is judged to be UTF-8 or GB 18030."""
 
 _TYPES = (
-    *("uuid", "int2", "int2", "float4", "text", "jsonb"),
+    *("int4", "uuid", "int2", "int2", "float4", "text", "jsonb"),
     *("bytea", "bytea", "bytea", "bytea", "bytea", "int2", "bytea"),
 )
 
@@ -78,6 +78,7 @@ class _Line:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Known:
+    resident_id: int
     resident: UUID
     fingerprint: bytes | None
     sealed: Sealed | None
@@ -237,9 +238,15 @@ def _commit_once(
         connection.execute(QUERIES["see"], see)
     owned = [(line, _owner(line, known)) for line in taken]
     new = [line for line, owner in owned if owner is None]
-    rows = [_row(vault, uuid4(), line.profile, line.fingerprint) for line in new]
+    rows = [_row(vault, None, uuid4(), line.profile, line.fingerprint) for line in new]
     rows += [
-        _row(vault, owner.resident, _completed(vault, owner, line.profile), line.fingerprint)
+        _row(
+            vault,
+            owner.resident_id,
+            owner.resident,
+            _completed(vault, owner, line.profile),
+            line.fingerprint,
+        )
         for line, owner in owned
         if owner is not None and owner.fingerprint != line.fingerprint
     ]
@@ -290,13 +297,14 @@ def _known(connection: Connection, lines: list[_Line]) -> dict[bytes, _Known]:
     )
     return {
         mark: _Known(
+            resident_id=resident_id,
             resident=resident,
             fingerprint=fingerprint,
             sealed=None
             if sealed is None or wrapped is None
             else Sealed(key_id=key_id, wrapped=wrapped, content=sealed),
         )
-        for resident, *marks, fingerprint, key_id, wrapped, sealed in found
+        for resident_id, resident, *marks, fingerprint, key_id, wrapped, sealed in found
         for mark in marks
         if mark is not None
     }
@@ -318,10 +326,13 @@ def _completed(vault: Vault, known: _Known, profile: Profile) -> Profile:
     )
 
 
-def _row(vault: Vault, resident: UUID, profile: Profile, fingerprint: bytes) -> tuple[Any, ...]:
+def _row(
+    vault: Vault, resident_id: int | None, resident: UUID, profile: Profile, fingerprint: bytes
+) -> tuple[Any, ...]:
     marks, sealed = vault.marks(profile.identity), vault.seal(resident, profile.identity)
     born = profile.identity.birth_date
     return (
+        resident_id,
         resident,
         None if born is None else born.year,
         profile.sex.value,

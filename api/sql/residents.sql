@@ -3,7 +3,7 @@
 -- name: make_incoming
 -- The lines of one import, a chunk at a time.
 CREATE TEMPORARY TABLE incoming (
-    public_id uuid, birth_year smallint, sex smallint, height_cm real, clinic text, targets jsonb,
+    resident_id integer, public_id uuid, birth_year smallint, sex smallint, height_cm real, clinic text, targets jsonb,
     fingerprint bytea, national_id_mark bytea, health_card_mark bytea, name_mark bytea,
     sealed bytea, key_id smallint, wrapped bytea
 ) ON COMMIT DELETE ROWS
@@ -13,19 +13,34 @@ CREATE TEMPORARY TABLE incoming (
 COPY incoming FROM STDIN (FORMAT BINARY)
 
 -- name: find_marked
--- Who bears one of the given numbers.
+-- Who bears one of the given numbers. By joins: each number is one look along its index.
 SELECT
-    r.public_id, p.national_id_mark, p.health_card_mark, p.fingerprint, k.key_id, k.wrapped, p.sealed
-FROM resident_profile p
+    r.resident_id, r.public_id, p.national_id_mark, p.health_card_mark, p.fingerprint, k.key_id,
+    k.wrapped, p.sealed
+FROM (
+    SELECT p.resident_id
+    FROM unnest(%(national_ids)s::bytea[]) AS given (mark)
+    JOIN resident_profile p ON p.national_id_mark = given.mark
+    UNION
+    SELECT p.resident_id
+    FROM unnest(%(health_cards)s::bytea[]) AS given (mark)
+    JOIN resident_profile p ON p.health_card_mark = given.mark
+) AS found
 JOIN resident r USING (resident_id)
+JOIN resident_profile p USING (resident_id)
 LEFT JOIN resident_key k USING (resident_id)
-WHERE p.national_id_mark = ANY(%(national_ids)s) OR p.health_card_mark = ANY(%(health_cards)s)
 
 -- name: enter_residents
 -- Those of the chunk who are not entered yet.
-INSERT INTO resident (public_id)
-SELECT public_id FROM incoming
-ON CONFLICT (public_id) DO NOTHING
+WITH entered AS (
+    INSERT INTO resident (public_id)
+    SELECT public_id FROM incoming WHERE resident_id IS NULL
+    RETURNING resident_id, public_id
+)
+UPDATE incoming i
+SET resident_id = entered.resident_id
+FROM entered
+WHERE i.public_id = entered.public_id
 
 -- name: enter_profiles
 -- Their profiles; what is not said of a known resident stays as it was.
@@ -34,10 +49,9 @@ INSERT INTO resident_profile AS known (
     health_card_mark, name_mark, sealed
 )
 SELECT
-    resident_id, i.birth_year, i.sex, i.height_cm, i.clinic, i.targets, i.fingerprint,
-    i.national_id_mark, i.health_card_mark, i.name_mark, i.sealed
-FROM incoming i
-JOIN resident USING (public_id)
+    resident_id, birth_year, sex, height_cm, clinic, targets, fingerprint, national_id_mark,
+    health_card_mark, name_mark, sealed
+FROM incoming
 ON CONFLICT (resident_id) DO UPDATE SET
     updated_at = now(),
     birth_year = coalesce(excluded.birth_year, known.birth_year),
@@ -54,9 +68,7 @@ ON CONFLICT (resident_id) DO UPDATE SET
 -- name: enter_keys
 -- Their keys; a new seal comes with a new key.
 INSERT INTO resident_key (resident_id, key_id, wrapped)
-SELECT resident_id, i.key_id, i.wrapped
-FROM incoming i
-JOIN resident USING (public_id)
+SELECT resident_id, key_id, wrapped FROM incoming
 ON CONFLICT (resident_id) DO UPDATE SET key_id = excluded.key_id, wrapped = excluded.wrapped
 
 -- name: any_key
@@ -151,7 +163,9 @@ CREATE TEMPORARY TABLE seen (mark bytea PRIMARY KEY, line integer NOT NULL)
 
 -- name: seen_before
 -- Those of the given numbers that an earlier line had.
-SELECT mark, line FROM seen WHERE mark = ANY(%(marks)s)
+SELECT seen.mark, seen.line
+FROM unnest(%(marks)s::bytea[]) AS given (mark)
+JOIN seen ON seen.mark = given.mark
 
 -- name: see
 -- Note numbers.

@@ -49,10 +49,10 @@ class _Answer:
             headers = MutableHeaders(scope=head)
             headers["ETag"] = tag
             if is_known(tag, self._known):
-                head = head | {"status": HTTPStatus.NOT_MODIFIED}
+                head = {**head, "status": HTTPStatus.NOT_MODIFIED}
                 for name in ("content-length", "content-type"):
                     del headers[name]
-                message = message | {"body": b""}
+                message = {**message, "body": b""}
         if head is not None:
             await self._send(head)
         await self._send(message)

@@ -161,12 +161,12 @@ class _Captured:
 
 
 async def _whole_body(receive: Receive) -> bytes:
-    body = b""  # its length was bounded by api.boundary
+    body = bytearray()  # its length was bounded by api.boundary
     while True:
         message = await receive()
         body += message.get("body", b"")
         if not message.get("more_body"):
-            return body
+            return bytes(body)
 
 
 def _replayed(body: bytes) -> Receive:

@@ -111,7 +111,7 @@ async def test_an_erasure_leaves_no_reading_no_key_no_link_and_a_ledger_that_bal
     assert query(database, WHOSE) == []
     assert query(database, LINKS) == []
     for table in ("resident_key", "resident_profile", "resident_merge_measurement"):
-        assert query(database, f"SELECT count(*) FROM {table}") == [(0,)]  # type: ignore[arg-type]  # noqa: S608 - our tables
+        assert query(database, f"SELECT count(*) FROM {table}") == [(0,)]  # noqa: S608 - our tables
     assert read_ledger(database).balanced
     assert query(database, "SELECT count(*) FROM audit WHERE action = 'resident.erase'") == [(2,)]
 

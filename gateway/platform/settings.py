@@ -40,6 +40,13 @@ class Settings(BaseSettings):
         SecretStr | None,
         Field(description="A TimescaleDB of one's own; without it an embedded one is run."),
     ] = None
+    api_database_url: Annotated[
+        SecretStr | None,
+        Field(
+            description="The same database for the API alone, as a role that reads residents' data "
+            "only through the schema `access`; default: the role that `hearth db grant` admits."
+        ),
+    ] = None
     mqtt_url: Annotated[
         SecretStr | None,
         Field(

@@ -22,6 +22,7 @@ from api.auth import load_token
 from edge.config import load_config
 from edge.status import read_status
 from firmware_sim.homes import generate_homes
+from gateway.cli.database import api_database_url
 from gateway.cli.demo.processes import Parts, Plan, running
 from gateway.cli.demo.town import Town, resident_id, settle
 from gateway.cli.demo.watch import Watch
@@ -156,6 +157,7 @@ class _Demo:
                 seed=self._seed,
                 readings_per_s=self._readings_per_s,
                 api_port=port or free_port(),
+                api_database_url=api_database_url(self._settings),
             )
             return await self._run_parts(plan, town, services, before)
 

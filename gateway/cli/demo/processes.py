@@ -45,6 +45,7 @@ class Plan:
     seed: int
     readings_per_s: float
     api_port: int
+    api_database_url: str
 
     @property
     def journal(self) -> Path:
@@ -113,6 +114,7 @@ def _program(plan: Plan, name: str, words: Sequence[str], environment: dict[str,
         | {
             "HEARTH_HOME": str(plan.settings.home),
             "HEARTH_DATABASE_URL": plan.services.database_url,
+            "HEARTH_API_DATABASE_URL": plan.api_database_url,
             "HEARTH_MQTT_URL": plan.services.mqtt_url,
         }
         | environment,

@@ -47,15 +47,29 @@ class Needs(Enum):
     """Homes, hubs, devices, the ledger."""
     OPERATIONS = "operations"
     """The installation itself."""
+    LINKS = "links"
+    """Changing who is measured by what."""
+    TARGETS = "targets"
+    """Changing a resident's own limits."""
 
 
 MAY: Mapping[Role, frozenset[Needs]] = {
     Role.RESIDENT: frozenset({Needs.VALUES, Needs.RECORD, Needs.AUDIT}),
-    Role.CLINICIAN: frozenset({Needs.VALUES, Needs.RECORD, Needs.WORKLIST}),
-    Role.COORDINATOR: frozenset({Needs.RECORD, Needs.WORKLIST, Needs.EQUIPMENT}),
-    Role.ADMINISTRATOR: frozenset({Needs.RECORD, Needs.AUDIT, Needs.EQUIPMENT, Needs.OPERATIONS}),
+    Role.CLINICIAN: frozenset({Needs.VALUES, Needs.RECORD, Needs.WORKLIST, Needs.TARGETS}),
+    Role.COORDINATOR: frozenset({Needs.RECORD, Needs.WORKLIST, Needs.EQUIPMENT, Needs.LINKS}),
+    Role.ADMINISTRATOR: frozenset(
+        {Needs.RECORD, Needs.AUDIT, Needs.EQUIPMENT, Needs.OPERATIONS, Needs.LINKS}
+    ),
     Role.SERVICE: frozenset(
-        {Needs.VALUES, Needs.RECORD, Needs.WORKLIST, Needs.EQUIPMENT, Needs.OPERATIONS}
+        {
+            Needs.VALUES,
+            Needs.RECORD,
+            Needs.WORKLIST,
+            Needs.EQUIPMENT,
+            Needs.OPERATIONS,
+            Needs.LINKS,
+            Needs.TARGETS,
+        }
     ),
 }
 """What each role may ask for; of whom, the database decides."""

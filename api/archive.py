@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import TypeVar
 from uuid import UUID
 
-from api.access import ForbiddenError, Needs, Principal, SignedOutError, require
+from api.access import MAY, ForbiddenError, Needs, Principal, SignedOutError, require
 from api.cursor import BEFORE_ALL, BEHIND_ALL, Place
 from api.documents import Health, HubLedger, ResidentDocument
 from api.records import Device, Home, Hub, Link, Resident
 from api.registry import QUERIES as REGISTRY
+from api.series import SeriesDocument, SeriesSelection, parameters, series_document, statement
 from gateway import __version__
 from gateway.errors import DataError
 from gateway.platform.postgres import (
@@ -153,7 +154,7 @@ class Archive:
     """The archive over a pool of connections."""
 
     def __init__(self, pool: AsyncConnectionPool[AsyncConnection[TupleRow]]) -> None:
-        self._pool = pool
+        self.pool = pool
 
     @asynccontextmanager
     async def reading(
@@ -187,7 +188,7 @@ class Archive:
             "origin": principal.origin,
         }
         with translated():
-            async with self._pool.connection() as connection:
+            async with self.pool.connection() as connection:
                 async with connection.transaction():
                     cursor = await connection.execute(_ACCESS["begin"], parameters, prepare=True)
                     refusal = _refusal(await cursor.fetchall())
@@ -195,6 +196,47 @@ class Archive:
                         yield connection
                 if refusal is not None:
                     raise refusal
+
+    async def writing(
+        self, principal: Principal, needs: Needs, query: sql.SQL, **given: object
+    ) -> bool:
+        """Run one write for a principal: a function of schema `access` that decides and audits.
+
+        Returns whether there was anything to write to.
+
+        Raises:
+            UnknownResidentError: there is no such resident.
+            ForbiddenError: the principal may not; this is audited too.
+            SignedOutError: the account is disabled or the session revoked.
+            DataError: it contradicts what is there.
+        """
+        if needs not in MAY[principal.role]:
+            raise ForbiddenError("role")
+        asked = given | {
+            "reader": principal.user,
+            "session": principal.session,
+            "origin": principal.origin,
+        }
+        with translated():
+            async with self.pool.connection() as connection, connection.transaction():
+                cursor = await connection.execute(query, asked)
+                ((admitted, why, done),) = await cursor.fetchall()
+        refusal = _refusal([(None, admitted, why)])
+        if refusal is not None:
+            raise refusal
+        return bool(done)
+
+    async def series(
+        self, principal: Principal, resident: UUID, selection: SeriesSelection
+    ) -> SeriesDocument:
+        """Return a resident's measurements in buckets; `reading` names the errors."""
+        asked = parameters(resident, FLAG_ARTEFACT, selection)
+        async with self.reading(
+            principal, action="measurement.series", resident=resident
+        ) as connection:
+            cursor = await connection.execute(statement(selection.signs), asked)
+            rows = await cursor.fetchall()
+        return series_document(selection, rows)
 
     async def measurements(
         self, principal: Principal, resident: UUID, selection: Selection
@@ -304,7 +346,7 @@ class Archive:
     async def _rows(self, query: sql.SQL, parameters: Mapping[str, object]) -> list[TupleRow]:
         """Read what is nobody's."""
         with translated():
-            async with self._pool.connection() as connection:
+            async with self.pool.connection() as connection:
                 cursor = await connection.execute(query, parameters)
                 return await cursor.fetchall()
 

@@ -90,7 +90,7 @@ class Idempotent:
     async def _answer_of(self, claim: _Claim) -> Response | None:
         """Return the answer that was kept, or why there is none; None: the key is ours."""
         with translated():
-            async with self._pool.connection() as connection:
+            async with self._pool.connection() as connection, connection.transaction():
                 claimed = await connection.execute(
                     _QUERIES["claim"], claim.parameters(unanswered_s=UNANSWERED_S)
                 )
@@ -124,7 +124,7 @@ class Idempotent:
     async def _settle(self, claim: _Claim, answer: _Captured) -> None:
         failed = answer.status is None or answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR
         with translated():
-            async with self._pool.connection() as connection:
+            async with self._pool.connection() as connection, connection.transaction():
                 if failed or len(answer.body) > ANSWER_BYTES_MAX:
                     await connection.execute(_QUERIES["release"], claim.parameters())
                 else:
@@ -137,7 +137,7 @@ class Idempotent:
 async def forget_old_answers(pool: Pool) -> None:
     """Remove the answers that nobody asks for again."""
     with translated():
-        async with pool.connection() as connection:
+        async with pool.connection() as connection, connection.transaction():
             await connection.execute(_QUERIES["forget"], {"kept_s": KEPT_S})
 
 

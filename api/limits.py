@@ -16,6 +16,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.problems import problem
 
+RATE_PER_S = 100.0
+"""What one principal may ask, unless the settings say otherwise."""
 BUCKETS_MAX = 10_000
 """So many who asked last are remembered; whoever is forgotten begins with a full bucket."""
 BURST_S = 2.0

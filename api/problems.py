@@ -19,6 +19,8 @@ from starlette.exceptions import HTTPException
 
 from api.access import ForbiddenError, SignedOutError
 from api.archive import UnknownResidentError
+from api.people import ChangedMeanwhileError
+from api.profile import ProfileError
 from gateway.errors import UnavailableError
 from gateway.platform.logs import get_logger
 
@@ -34,6 +36,8 @@ _DETAILS = {
     HTTPStatus.LENGTH_REQUIRED: "需要 Content-Length / the request's length is needed",
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "请求过大 / the request is too large",
     HTTPStatus.REQUEST_URI_TOO_LONG: "地址过长 / the address is too long",
+    HTTPStatus.PRECONDITION_FAILED: "已被他人更改, 请重新读取 / it was changed meanwhile; read it again",
+    HTTPStatus.TOO_MANY_REQUESTS: "请求过于频繁 / too many requests; wait as Retry-After says",
     HTTPStatus.UNPROCESSABLE_ENTITY: "参数有误 / a parameter is wrong",
     HTTPStatus.INTERNAL_SERVER_ERROR: "服务内部错误, 已记录 / an error of the service; it is logged",
     HTTPStatus.SERVICE_UNAVAILABLE: "暂时无法提供服务 / the archive does not answer now",
@@ -110,6 +114,8 @@ def answer_problems(app: FastAPI) -> None:
     app.exception_handler(UnknownResidentError)(_unknown_resident)
     app.exception_handler(ForbiddenError)(_forbidden)
     app.exception_handler(SignedOutError)(_signed_out)
+    app.exception_handler(ProfileError)(_wrong_profile)
+    app.exception_handler(ChangedMeanwhileError)(_changed_meanwhile)
     app.exception_handler(UnavailableError)(_unavailable)
 
 
@@ -141,6 +147,15 @@ async def _forbidden(_request: Request, error: ForbiddenError) -> Response:
 
 async def _signed_out(_request: Request, _error: SignedOutError) -> Response:
     return problem(HTTPStatus.UNAUTHORIZED)
+
+
+async def _wrong_profile(_request: Request, error: ProfileError) -> Response:
+    fault = Fault(parameter=error.column, detail=error.why)
+    return problem(HTTPStatus.UNPROCESSABLE_ENTITY, errors=[fault])
+
+
+async def _changed_meanwhile(_request: Request, _error: ChangedMeanwhileError) -> Response:
+    return problem(HTTPStatus.PRECONDITION_FAILED)
 
 
 async def _unavailable(_request: Request, error: UnavailableError) -> Response:

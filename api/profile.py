@@ -175,6 +175,18 @@ def checked_target(quantity: str, target: Target) -> Target:
     return target
 
 
+def targets_json(targets: Mapping[str, Target]) -> dict[str, dict[str, float]]:
+    """Return targets as the database keeps them: only the limits that there are."""
+    return {
+        quantity: {
+            side: limit
+            for side, limit in (("low", target.low), ("high", target.high))
+            if limit is not None
+        }
+        for quantity, target in targets.items()
+    }
+
+
 def _target_of(name: str) -> str | None:
     for prefix in TARGET_PREFIX:
         if name.startswith(prefix):

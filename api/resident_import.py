@@ -9,14 +9,14 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import date
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 from uuid import UUID, uuid4
 
-from api.profile import Heading, Profile, ProfileError
+from api.profile import Heading, Profile, ProfileError, targets_json
 from api.vault import Identity, Marks, Sealed, Vault
 from gateway.errors import UnavailableError, UsageError
 from gateway.platform.postgres import (
@@ -238,15 +238,9 @@ def _commit_once(
         connection.execute(QUERIES["see"], see)
     owned = [(line, _owner(line, known)) for line in taken]
     new = [line for line, owner in owned if owner is None]
-    rows = [_row(vault, None, uuid4(), line.profile, line.fingerprint) for line in new]
+    rows = [_row(vault, None, uuid4(), line.profile, line.marks, line.fingerprint) for line in new]
     rows += [
-        _row(
-            vault,
-            owner.resident_id,
-            owner.resident,
-            _completed(vault, owner, line.profile),
-            line.fingerprint,
-        )
+        _changed_row(vault, owner, line)
         for line, owner in owned
         if owner is not None and owner.fingerprint != line.fingerprint
     ]
@@ -310,6 +304,12 @@ def _known(connection: Connection, lines: list[_Line]) -> dict[bytes, _Known]:
     }
 
 
+def _changed_row(vault: Vault, known: _Known, line: _Line) -> tuple[Any, ...]:
+    profile = _completed(vault, known, line.profile)
+    marks = vault.marks(profile.identity)
+    return _row(vault, known.resident_id, known.resident, profile, marks, line.fingerprint)
+
+
 def _completed(vault: Vault, known: _Known, profile: Profile) -> Profile:
     """Keep what the archive knows and the line does not say."""
     if known.sealed is None:
@@ -327,9 +327,14 @@ def _completed(vault: Vault, known: _Known, profile: Profile) -> Profile:
 
 
 def _row(
-    vault: Vault, resident_id: int | None, resident: UUID, profile: Profile, fingerprint: bytes
+    vault: Vault,
+    resident_id: int | None,
+    resident: UUID,
+    profile: Profile,
+    marks: Marks,
+    fingerprint: bytes,
 ) -> tuple[Any, ...]:
-    marks, sealed = vault.marks(profile.identity), vault.seal(resident, profile.identity)
+    sealed = vault.seal(resident, profile.identity)
     born = profile.identity.birth_date
     return (
         resident_id,
@@ -338,7 +343,7 @@ def _row(
         profile.sex.value,
         profile.height_cm,
         profile.clinic,
-        Jsonb({name: asdict(target) for name, target in profile.targets.items()}),
+        Jsonb(targets_json(profile.targets)),
         fingerprint,
         marks.national_id,
         marks.health_card,

@@ -19,6 +19,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from api.app import create_app
 from api.archive import open_archive
+from api.limits import RATE_PER_S
+from api.vault import Vault
 from gateway.errors import UsageError
 from gateway.platform.logs import get_logger
 from gateway.platform.service import run_until_signalled
@@ -47,6 +49,8 @@ class ApiConfig:
     token: str
     host: str
     port: int
+    vault: Vault
+    rate_per_s: float = RATE_PER_S
 
 
 async def run(config: ApiConfig) -> None:
@@ -74,7 +78,7 @@ async def serving(config: ApiConfig) -> AsyncIterator[int]:
         async with open_archive(config.dsn) as archive:
             server = _Server(
                 uvicorn.Config(
-                    create_app(archive, config.token),
+                    create_app(archive, config.token, config.vault, config.rate_per_s),
                     http=_BoundedH11,
                     ws="none",
                     lifespan="off",

@@ -14,6 +14,7 @@ from starlette.routing import BaseRoute, Route
 from api.app import create_app
 from api.archive import open_archive
 from api.server import ApiConfig, serving
+from api.vault import Vault
 from gateway.measurement import Measurement
 from gateway.platform.postgres import connect
 from gateway.platform.settings import LOOPBACK
@@ -27,6 +28,8 @@ from tests.worlds import NOON, RESIDENT, a_message, query, some_batch_ids
 TOKEN = "a-token-for-tests-that-is-long-enough"  # noqa: S105 - it guards nothing
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
 API = "/api/v1"
+VAULT = Vault({1: bytes(32)}, bytes(32))
+"""With keys that everybody knows."""
 
 
 async def store(dsn: str, *measurements: Measurement, sequence: int = 1) -> None:
@@ -56,10 +59,10 @@ def public_id(dsn: str, resident_id: int = RESIDENT) -> UUID:
 
 
 @asynccontextmanager
-async def api_over(dsn: str) -> AsyncIterator[httpx.AsyncClient]:
+async def api_over(dsn: str, rate_per_s: float = 0) -> AsyncIterator[httpx.AsyncClient]:
     """Run the application over a database; the client speaks to it without a network."""
     async with open_archive(as_api(dsn)) as archive:
-        transport = httpx.ASGITransport(create_app(archive, TOKEN))
+        transport = httpx.ASGITransport(create_app(archive, TOKEN, VAULT, rate_per_s))
         async with httpx.AsyncClient(
             transport=transport, base_url="http://api", headers=BEARER
         ) as client:
@@ -67,9 +70,11 @@ async def api_over(dsn: str) -> AsyncIterator[httpx.AsyncClient]:
 
 
 @asynccontextmanager
-async def served(dsn: str) -> AsyncIterator[httpx.AsyncClient]:
+async def served(dsn: str, rate_per_s: float = 0) -> AsyncIterator[httpx.AsyncClient]:
     """Serve the API on a free port; the client speaks real HTTP to it."""
-    config = ApiConfig(dsn=as_api(dsn), token=TOKEN, host=LOOPBACK, port=0)
+    config = ApiConfig(
+        dsn=as_api(dsn), token=TOKEN, host=LOOPBACK, port=0, vault=VAULT, rate_per_s=rate_per_s
+    )
     async with (
         serving(config) as port,
         httpx.AsyncClient(base_url=f"http://{LOOPBACK}:{port}", headers=BEARER) as client,

@@ -7,7 +7,7 @@ from typing import Annotated, TypeVar
 from uuid import UUID
 
 import orjson
-from fastapi import Depends, Query, Request
+from fastapi import Depends, Path, Query, Request
 from fastapi.responses import Response
 
 from api.archive import Archive
@@ -32,6 +32,7 @@ Limit = Annotated[
     int,
     Query(ge=1, le=LIMIT_MAX, description="每页条数 / at most so many items"),
 ]
+ResidentId = Annotated[UUID, Path(description="居民的公开编号 / the resident's public id")]
 _AFTER = "上一页的 `next` / `next` of the page before"
 AfterId = Annotated[UUID | None, Query(description=_AFTER)]
 AfterHub = Annotated[str | None, Query(description=_AFTER, pattern=HUB_PATTERN)]
@@ -41,8 +42,12 @@ HomeFilter = Annotated[UUID | None, Query(description="只列此家庭的 / only
 
 def json_response(document: object) -> Response:
     """Return a document as JSON; times in UTC end in Z."""
-    body = orjson.dumps(document, option=orjson.OPT_UTC_Z)
-    return Response(body, media_type="application/json")
+    return Response(json_body(document), media_type="application/json")
+
+
+def json_body(document: object) -> bytes:
+    """Return the bytes of a document."""
+    return orjson.dumps(document, option=orjson.OPT_UTC_Z)
 
 
 def page_of(items: Sequence[_Item], limit: int, key: Callable[[_Item], object]) -> Page[_Item]:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from typing import Annotated
-from uuid import UUID
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Query
 from fastapi.responses import Response
 from pydantic import AwareDatetime
 
@@ -23,16 +22,24 @@ from api.routes.parameters import (
     AfterId,
     ArchiveOfApp,
     Limit,
+    ResidentId,
     json_response,
     page_of,
+)
+from api.series import (
+    BUCKETS_MAX,
+    ZONE_DEFAULT,
+    SeriesDocument,
+    SeriesSelection,
+    Width,
+    fits,
+    fitting_width,
+    is_zone,
 )
 from gateway.vital_sign import VitalSign
 from gateway.vitals import BY_NAME, SIGNS
 
 router = APIRouter(prefix=PREFIX, tags=["居民 / residents"])
-
-_ID = "居民的公开编号 / the resident's public id"
-ResidentId = Annotated[UUID, Path(description=_ID)]
 
 
 @router.get(
@@ -126,6 +133,53 @@ async def read_latest(
 ) -> Response:
     """Return the latest of each sign by when it was measured, and the latest undisturbed one."""
     return json_response(latest_documents(await archive.latest(principal, resident)))
+
+
+@router.get(
+    "/residents/{resident}/series",
+    summary="曲线 / series for charts",
+    response_model=SeriesDocument,
+    responses=UNKNOWN_RESIDENT,
+)
+async def read_series(
+    archive: ArchiveOfApp,
+    principal: CurrentPrincipal,
+    resident: ResidentId,
+    from_at: Annotated[
+        AwareDatetime, Query(alias="from", description="起始时间, 含 / measured at or after")
+    ],
+    to_at: Annotated[
+        AwareDatetime, Query(alias="to", description="结束时间, 不含 / measured before")
+    ],
+    sign: Annotated[
+        list[str] | None,
+        Query(description="体征, 可重复 / of these signs (may repeat); default: all"),
+    ] = None,
+    width: Annotated[
+        Width | None,
+        Query(
+            description=f"桶宽, 默认自动 / default: the narrowest that makes {BUCKETS_MAX} or less"
+        ),
+    ] = None,
+    zone: Annotated[
+        str, Query(description="按此时区的时钟分日 / days are by this zone's clock", max_length=64)
+    ] = ZONE_DEFAULT,
+) -> Response:
+    """Return mean, least and greatest of each quantity in buckets, on one axis for all signs.
+
+    Disturbed measurements (artefacts) are counted and left out of the numbers.
+    """
+    if not is_zone(zone):
+        raise ParameterError("zone", "未知时区 / unknown; such as Asia/Shanghai")
+    if from_at >= to_at:
+        raise ParameterError("to", "不晚于起始时间 / not after `from`")
+    taken = width or fitting_width(from_at, to_at)
+    if taken is None or not fits(taken, from_at, to_at):
+        raise ParameterError("width", f"超过 {BUCKETS_MAX} 桶 / more than {BUCKETS_MAX} buckets")
+    selection = SeriesSelection(
+        signs=_signs(sign), from_at=from_at, to_at=to_at, width=taken, zone=zone
+    )
+    return json_response(await archive.series(principal, resident, selection))
 
 
 def _signs(names: list[str] | None) -> list[VitalSign]:

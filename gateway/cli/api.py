@@ -9,6 +9,7 @@ import uvloop
 
 from api.auth import load_token
 from api.server import ApiConfig, run
+from api.vault import open_vault
 from gateway.cli.database import api_database_url
 from gateway.platform.settings import load_settings
 
@@ -46,5 +47,7 @@ def serve(
         token=load_token(settings),
         host=settings.api_host if host is None else host,
         port=settings.api_port if port is None else port,
+        vault=open_vault(settings.home),
+        rate_per_s=settings.api_rate_per_s,
     )
     uvloop.run(run(config))

@@ -79,6 +79,10 @@ class Settings(BaseSettings):
         Path | None,
         Field(description="Holds the API's bearer token; default: secrets/api_token, made once."),
     ] = None
+    api_rate_per_s: Annotated[
+        float,
+        Field(ge=0, le=1_000_000, description="Requests a second of one account; 0: no limit."),
+    ] = 100.0
     metrics_port: Annotated[
         int,
         Field(ge=0, le=65535, description="/metrics, /healthz, /readyz; 0: any free port."),

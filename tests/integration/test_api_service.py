@@ -27,7 +27,7 @@ from gateway.platform.ports import free_port
 from gateway.platform.postgres import connect_blocking, sql, translated
 from gateway.platform.settings import LOOPBACK
 from gateway.vitals import QUANTITIES
-from tests.archives import API, BEARER, TOKEN, public_id, served, store
+from tests.archives import API, BEARER, TOKEN, VAULT, public_id, served, store
 from tests.fixtures.database import as_api
 from tests.fixtures.servers import listening_on
 from tests.worlds import a_pressure, a_weight, enter_registry, query
@@ -142,14 +142,14 @@ async def test_the_ledger_accounts_for_every_hub(database: str, api: httpx.Async
 async def test_nothing_can_be_written_through_the_archive(database: str) -> None:
     async with open_archive(as_api(database)) as archive:
         with pytest.raises(UnavailableError, match="read-only"), translated():
-            async with archive._pool.connection() as connection:
+            async with archive.pool.connection() as connection:
                 await connection.execute("INSERT INTO home DEFAULT VALUES")
 
 
 async def test_a_statement_that_takes_too_long_is_given_up(
     database: str,
 ) -> None:
-    async with open_archive(database) as archive, archive._pool.connection() as connection:
+    async with open_archive(database) as archive, archive.pool.connection() as connection:
         limit = await (await connection.execute("SHOW statement_timeout")).fetchone()
     assert limit == ("5s",)
 
@@ -202,7 +202,7 @@ async def test_a_taken_port_is_an_error_that_says_so(database: str) -> None:
     async with served(database) as api:
         port = api.base_url.port
         assert port is not None
-        config = ApiConfig(dsn=database, token=TOKEN, host=LOOPBACK, port=port)
+        config = ApiConfig(dsn=database, token=TOKEN, host=LOOPBACK, port=port, vault=VAULT)
         with pytest.raises(UsageError, match=f"端口被占用 / port {port} is taken"):
             async with serving(config):
                 pass
@@ -213,7 +213,7 @@ async def test_an_address_that_is_not_ours_is_an_error_that_says_so(
     database: str, host: str
 ) -> None:
     with pytest.raises(UsageError, match="HEARTH_API_HOST"):
-        async with serving(ApiConfig(dsn=database, token=TOKEN, host=host, port=0)):
+        async with serving(ApiConfig(dsn=database, token=TOKEN, host=host, port=0, vault=VAULT)):
             pass
 
 
@@ -285,7 +285,7 @@ async def test_a_request_under_way_is_answered_before_the_service_ends(database:
         )
         return len(waiting) > 0
 
-    config = ApiConfig(dsn=as_api(database), token=TOKEN, host=LOOPBACK, port=0)
+    config = ApiConfig(dsn=as_api(database), token=TOKEN, host=LOOPBACK, port=0, vault=VAULT)
     with connect_blocking(database, application="hearth-tests") as holder:
         holder.execute("LOCK TABLE resident")
         async with asyncio.TaskGroup() as group, serving(config) as port:

@@ -84,7 +84,7 @@ def test_a_line_becomes_a_resident_whose_name_is_sealed(
         database, "SELECT birth_year, sex, height_cm, clinic, targets FROM resident_profile"
     )
     assert (year, sex, height, clinic) == (1949, 2, 158.5, "C7")
-    assert targets == {"systolic_mmhg": {"low": None, "high": 130}}
+    assert targets == {"systolic_mmhg": {"high": 130}}
     everything = str(query(database, "SELECT p::text FROM resident_profile p")).encode()
     for said in ("王秀英", SAMPLE, "A1234567"):
         assert said.encode() not in everything

@@ -19,12 +19,12 @@ from gateway.errors import UsageError
 from gateway.platform.postgres import AsyncConnectionPool
 from gateway.platform.settings import Settings
 from gateway.vitals import BY_NAME
-from tests.archives import API, BEARER, TOKEN, routes_of
+from tests.archives import API, BEARER, TOKEN, VAULT, routes_of
 
 
 def an_application() -> FastAPI:
     """Its pool is never opened: what is tested here asks no database."""
-    return create_app(Archive(AsyncConnectionPool(open=False)), TOKEN)
+    return create_app(Archive(AsyncConnectionPool(open=False)), TOKEN, VAULT, rate_per_s=0)
 
 
 APPLICATION = an_application()
@@ -59,6 +59,9 @@ def test_the_routes_that_were_asked_for_are_there() -> None:
     wanted = {f"{API}/{name}" for name in ("devices", "health", "homes", "hubs", "ledger")}
     wanted |= {f"{API}/residents", f"{API}/signs", resident, f"{resident}/measurements"}
     wanted |= {f"{resident}/latest", "/healthz", "/readyz", "/metrics", "/openapi.json"}
+    wanted |= {f"{resident}/{name}" for name in ("series", "profile", "targets", "copy")}
+    wanted |= {f"{API}/{name}" for name in ("links", "links/end", "quarantine", "residents/search")}
+    wanted |= {f"{API}/worklists/last-measured"}
     assert set(PATHS) == wanted
 
 
@@ -173,7 +176,9 @@ async def test_the_description_is_valid_and_tells_every_route() -> None:
 async def test_the_description_says_which_routes_need_the_token() -> None:
     description = (await get("/openapi.json", BEARER)).json()
     needed = {
-        path for path, methods in description["paths"].items() if "security" in methods["get"]
+        path
+        for path, methods in description["paths"].items()
+        if all("security" in operation for operation in methods.values())
     }
     assert needed == set(GUARDED) - {"/openapi.json"}
     assert description["components"]["securitySchemes"]["HTTPBearer"]["scheme"] == "bearer"

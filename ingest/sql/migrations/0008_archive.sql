@@ -91,3 +91,239 @@ CREATE TABLE idempotent_answer (
     PRIMARY KEY (principal, key)
 );
 CREATE INDEX idempotent_answer_age ON idempotent_answer (answered_at);
+
+-- What the API's role may see and do of this, row by row (schema access).
+GRANT SELECT ON resident_profile, resident_key TO hearth_api;
+ALTER TABLE resident_profile ENABLE ROW LEVEL SECURITY;
+CREATE POLICY of_reader ON resident_profile FOR SELECT TO hearth_api USING (
+    resident_id = ANY ((SELECT access.recorded())::integer[]) OR (SELECT access.sees('record'))
+);
+ALTER TABLE resident_key ENABLE ROW LEVEL SECURITY;
+CREATE POLICY of_reader ON resident_key FOR SELECT TO hearth_api USING (
+    resident_id = ANY ((SELECT access.recorded())::integer[]) OR (SELECT access.sees('record'))
+);
+GRANT SELECT (
+    quarantine_id, batch_id, device, received_at, measured_at, quarantined_at, resolved_at, hub_id,
+    content_bytes, seen, kind, reason, sign, state
+) ON quarantine TO hearth_api;
+ALTER TABLE quarantine ENABLE ROW LEVEL SECURITY;
+CREATE POLICY of_reader ON quarantine FOR SELECT TO hearth_api
+    USING ((SELECT access.sees('equipment')));
+GRANT SELECT, INSERT, UPDATE, DELETE ON idempotent_answer TO hearth_api;
+GRANT SELECT ON change TO hearth_api;
+
+-- Two more things to ask for: changing links, and a resident's targets.
+ALTER TABLE access.permission DROP CONSTRAINT permission_needs_check;
+ALTER TABLE access.permission ADD CONSTRAINT permission_needs_check CHECK (needs IN (
+    'values', 'record', 'audit', 'worklist', 'equipment', 'operations', 'links', 'targets'
+));
+INSERT INTO access.permission (role, needs, everyone) VALUES
+    ('clinician', 'targets', false),
+    ('service', 'targets', true),
+    ('coordinator', 'links', false),
+    ('administrator', 'links', true),
+    ('service', 'links', true);
+
+-- Who bears a number or a name, by its keyed hash, whoever may see them: their opaque ids only. A
+-- double entry leads to the entry it was merged into. For break-glass too, so not bound to the reader
+-- but to there being one (access.begin), whose search is audited.
+CREATE FUNCTION access.find_resident(
+    _national_id bytea, _health_card bytea, _name bytea, _limit integer
+) RETURNS TABLE (resident uuid, resident_id integer)
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+#variable_conflict use_column
+BEGIN
+    IF coalesce(pg_catalog.current_setting('hearth.recorded', true), '') = '' THEN
+        RETURN;
+    END IF;
+    RETURN QUERY
+    WITH RECURSIVE entry AS (
+        SELECT r.resident_id, r.merged_into
+        FROM resident_profile AS p
+        JOIN resident AS r USING (resident_id)
+        WHERE p.national_id_mark = _national_id
+            OR p.health_card_mark = _health_card
+            OR p.name_mark = _name
+        UNION
+        SELECT r.resident_id, r.merged_into
+        FROM entry
+        JOIN resident AS r ON r.resident_id = entry.merged_into
+    )
+    SELECT DISTINCT r.public_id, r.resident_id
+    FROM entry
+    JOIN resident AS r USING (resident_id)
+    WHERE entry.merged_into IS NULL
+    ORDER BY r.public_id
+    LIMIT _limit;
+END
+$$;
+
+-- Writes: each begins by itself (access.begin decides and audits) and returns what that said; where
+-- it was admitted, `done` tells whether there was anything to write to.
+
+-- Set a resident's own limits; with `_before`, only in place of these.
+CREATE FUNCTION access.set_targets(
+    _reader uuid, _session uuid, _origin text, _resident uuid, _targets jsonb, _before jsonb
+) RETURNS TABLE (admitted boolean, why text, done boolean)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+    verdict record;
+    is_set boolean := false;
+BEGIN
+    SELECT b.* INTO verdict FROM access.begin(
+        _reader, _session, 'targets.write', 'targets', ARRAY[_resident], NULL, _origin
+    ) AS b;
+    IF verdict.admitted THEN
+        INSERT INTO resident_profile AS known (resident_id, targets)
+        VALUES (verdict.resident_id, _targets)
+        ON CONFLICT (resident_id) DO UPDATE SET targets = excluded.targets, updated_at = now()
+        WHERE _before IS NULL OR known.targets = _before;
+        is_set := FOUND;
+    END IF;
+    RETURN QUERY SELECT verdict.admitted, verdict.why, is_set;
+END
+$$;
+
+-- Link a slot of a device to a resident. What a link in force says already stays.
+CREATE FUNCTION access.add_link(
+    _reader uuid, _session uuid, _origin text, _resident uuid, _device text, _user_slot smallint,
+    _starts_at timestamptz, _ends_at timestamptz
+) RETURNS TABLE (admitted boolean, why text, done boolean)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+    verdict record;
+    what integer;
+BEGIN
+    SELECT b.* INTO verdict FROM access.begin(
+        _reader, _session, 'link.add', 'links', ARRAY[_resident], NULL, _origin
+    ) AS b;
+    SELECT device_id INTO what FROM device WHERE address = _device;
+    IF verdict.admitted AND what IS NOT NULL THEN
+        LOCK TABLE link IN SHARE ROW EXCLUSIVE MODE;
+        INSERT INTO link (device_id, user_slot, resident_id, during)
+        SELECT what, _user_slot, verdict.resident_id, tstzrange(_starts_at, _ends_at)
+        WHERE NOT EXISTS (
+            SELECT
+            FROM link
+            WHERE device_id = what AND user_slot = _user_slot
+                AND resident_id = verdict.resident_id AND superseded_at IS NULL
+                AND during @> tstzrange(_starts_at, _ends_at)
+        );
+    END IF;
+    RETURN QUERY SELECT verdict.admitted, verdict.why, what IS NOT NULL;
+END
+$$;
+
+-- End the link of a slot to a resident at a moment. One that ended before stays as it is.
+CREATE FUNCTION access.end_link(
+    _reader uuid, _session uuid, _origin text, _resident uuid, _device text, _user_slot smallint,
+    _at timestamptz
+) RETURNS TABLE (admitted boolean, why text, done boolean)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+    verdict record;
+    ended link;
+BEGIN
+    SELECT b.* INTO verdict FROM access.begin(
+        _reader, _session, 'link.end', 'links', ARRAY[_resident], NULL, _origin
+    ) AS b;
+    IF verdict.admitted THEN
+        LOCK TABLE link IN SHARE ROW EXCLUSIVE MODE;
+        SELECT link.* INTO ended
+        FROM link
+        JOIN device USING (device_id)
+        WHERE device.address = _device AND link.user_slot = _user_slot
+            AND link.resident_id = verdict.resident_id AND link.superseded_at IS NULL
+            AND (lower_inf(link.during) OR lower(link.during) < _at)
+        ORDER BY lower(link.during) DESC NULLS LAST
+        LIMIT 1;
+        IF ended.link_id IS NOT NULL AND (upper_inf(ended.during) OR upper(ended.during) > _at) THEN
+            UPDATE link SET superseded_at = now() WHERE link_id = ended.link_id;
+            INSERT INTO link (device_id, user_slot, resident_id, during)
+            VALUES (
+                ended.device_id, ended.user_slot, ended.resident_id,
+                tstzrange(lower(ended.during), _at)
+            );
+        END IF;
+    END IF;
+    RETURN QUERY SELECT verdict.admitted, verdict.why, ended.link_id IS NOT NULL;
+END
+$$;
+
+-- Begin for many readers at once, those who follow live: decided and audited for each as access.begin
+-- does, one row for each whom a reader may see, with the signs that are withheld from this reader. For
+-- the rest of the transaction the values of all of them can be read; each goes to whom it was given.
+CREATE FUNCTION access.begin_each(
+    _readers uuid[], _sessions uuid[], _origins text[], _action text, _whom uuid[],
+    _reader_of integer[]
+) RETURNS TABLE (reader integer, resident integer, withheld bigint[])
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+    place integer;
+    whom uuid[];
+    seen integer[];
+    everyone integer[] := '{}';
+BEGIN
+    FOR place, whom IN
+        SELECT given.reader, array_agg(given.whom)
+        FROM unnest(_reader_of, _whom) AS given (reader, whom)
+        GROUP BY given.reader
+    LOOP
+        SELECT coalesce(array_agg(b.resident_id), '{}') INTO seen
+        FROM access.begin(
+            _readers[place], _sessions[place], _action, 'values', whom, NULL, _origins[place]
+        ) AS b
+        WHERE b.admitted;
+        everyone := everyone || seen;
+        RETURN QUERY SELECT place, s, access.withheld() FROM unnest(seen) AS s;
+    END LOOP;
+    PERFORM access.note(everyone, '{}', '{}', '');
+END
+$$;
+
+REVOKE EXECUTE ON FUNCTION
+    access.find_resident, access.set_targets, access.add_link, access.end_link, access.begin_each
+    FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION
+    access.find_resident, access.set_targets, access.add_link, access.end_link, access.begin_each
+    TO hearth_api;
+
+-- When each of the residents whom this transaction may list was last measured, a row a sign; nulls where
+-- never. No values: what is withheld is left out all the same.
+CREATE FUNCTION access.last_measured(_signs smallint[], _after uuid, _limit integer)
+RETURNS TABLE (resident uuid, sign smallint, measured_at timestamptz)
+LANGUAGE plpgsql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, public, pg_temp SET plan_cache_mode = force_generic_plan AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
+    SELECT r.public_id, wanted.code, last.measured_at
+    FROM (
+        SELECT r.resident_id, r.public_id
+        FROM resident AS r
+        WHERE (r.resident_id = ANY (access.recorded()) OR access.sees('record'))
+            AND (_after IS NULL OR r.public_id > _after)
+            AND r.merged_into IS NULL
+            AND r.erased_at IS NULL
+        ORDER BY r.public_id
+        LIMIT _limit
+    ) AS r
+    CROSS JOIN unnest(_signs) AS wanted (code)
+    LEFT JOIN LATERAL (
+        SELECT m.measured_at
+        FROM measurement AS m
+        WHERE m.resident_id = r.resident_id
+            AND m.sign = wanted.code
+            AND (r.resident_id::bigint << 16 | wanted.code) <> ALL (access.withheld())
+        ORDER BY m.measured_at DESC
+        LIMIT 1
+    ) AS last ON true
+    ORDER BY r.public_id;
+END
+$$;
+REVOKE EXECUTE ON FUNCTION access.last_measured FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION access.last_measured TO hearth_api;

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
@@ -36,6 +37,9 @@ STABLE_S = 30.0
 STATE_INTERVAL_S = 60.0
 """The state is published at most this often, and only when it has changed."""
 
+Connect = Callable[[BrokerAddress, mqtt.Identity], AbstractAsyncContextManager[mqtt.Session]]
+"""Opens a session: `mqtt.connect`, or one that misbehaves (bench.chaos)."""
+
 _log = get_logger(__name__)
 
 
@@ -57,6 +61,7 @@ class UplinkSettings:
     started_at: datetime
     broker: Callable[[], BrokerAddress]
     patience: Patience = Patience()
+    connect: Connect = mqtt.connect
 
 
 class Uplink:
@@ -81,7 +86,9 @@ class Uplink:
         while True:
             began_s = _now_s()
             try:
-                async with mqtt.connect(self._settings.broker(), self._identity()) as session:
+                async with self._settings.connect(
+                    self._settings.broker(), self._identity()
+                ) as session:
                     await self._converse(session)
             except (UnavailableError, UsageError) as error:
                 failures = 1 if _now_s() - began_s >= STABLE_S else failures + 1
@@ -201,7 +208,7 @@ class Uplink:
     def _identity(self) -> mqtt.Identity:
         will = json.dumps(self._head(is_online=False)).encode()
         return mqtt.Identity(
-            client_id=f"hearth-hub-{wire.hub_name(self._settings.hub)}",
+            client_id=wire.hub_name(self._settings.hub),
             expiry_s=SESSION_EXPIRY_S,
             will=mqtt.Will(topic=self._topic(wire.Channel.STATE), payload=will),
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from gateway import wire
@@ -17,7 +17,7 @@ from gateway.platform.service import run_until_signalled
 from ingest import metrics
 from ingest.batches import Flush
 from ingest.leases import PERIOD_S, Leases
-from ingest.pipeline import FlushRule, Gatherer, Pipeline, receipts_by_hub
+from ingest.pipeline import FlushRule, Gatherer, Pipeline, receipts_by_hub, wall_clock_ms
 from ingest.quarantine import Filter, replay
 from ingest.registry import Registry, load_registry, moved_devices
 from ingest.store import Outcome
@@ -39,9 +39,11 @@ class IngestConfig:
     """What a worker needs to know."""
 
     dsn: str
-    broker: BrokerAddress
+    broker: Callable[[], BrokerAddress]
+    """Asked at each connection: certificates are renewed meanwhile."""
     rule: FlushRule
     metrics_port: int = 0
+    now_ms: Callable[[], int] = wall_clock_ms
 
 
 async def run(config: IngestConfig) -> None:
@@ -64,7 +66,11 @@ class Worker:
         self._gatherer = Gatherer(config.rule)
         self._intake = Intake(bytes_max=HELD_BYTES_MAX, deliver=self._gatherer.deliver)
         self._pipeline = Pipeline(
-            config.dsn, self._gatherer.next, self._current_registry, self._answer
+            config.dsn,
+            self._gatherer.next,
+            self._current_registry,
+            self._answer,
+            now_ms=config.now_ms,
         )
         self._lanes: dict[int, Lane] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}

@@ -40,12 +40,16 @@ _tables = tables_of()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filter:
-    """Which entries; None does not filter. `linked`: only those whose device has a link now."""
+    """Which entries; None does not filter. `linked`: only those whose device has a link now.
+
+    `ids` has an effect on a replay only.
+    """
 
     reasons: tuple[Verdict, ...] | None = None
     device: int | None = None
     hub: str | None = None
     linked: bool = False
+    ids: tuple[int, ...] | None = None
 
     def parameters(self) -> dict[str, object]:
         """Return the parameters of the queries."""
@@ -54,6 +58,7 @@ class Filter:
             "device": None if self.device is None else signed(self.device),
             "hub": self.hub,
             "linked": self.linked,
+            "ids": None if self.ids is None else list(self.ids),
         }
 
 
@@ -79,6 +84,8 @@ class _Entry(NamedTuple):
     content: bytes
     reference_at: datetime
     home_id: int
+    measured_at: datetime | None
+    placed_quality: int | None
 
 
 async def list_entries(
@@ -220,7 +227,7 @@ def _reference_ms(entry: _Entry) -> int:
 def _record(entry: _Entry) -> bytes | None:
     """Return the wire record of an entry; None where no decoder reads its payload yet."""
     if entry.kind == KIND_RECORD:
-        return entry.content
+        return _as_placed(entry)
     source = entry.source or 0
     for sign, way in sources(source):
         try:
@@ -243,6 +250,16 @@ def _record(entry: _Entry) -> bytes | None:
         except (DecodeError, EncodeError, OverflowError):
             continue
     return None
+
+
+def _as_placed(entry: _Entry) -> bytes:
+    """Return a record as it came, or where ingest.retime has placed it since."""
+    if entry.placed_quality is None or entry.measured_at is None:
+        return entry.content
+    record = np.frombuffer(entry.content, RECORD_DTYPE).copy()
+    record["measured_ms"] = ms_since_epoch(entry.measured_at)
+    record["time_quality"] = entry.placed_quality
+    return record.tobytes()
 
 
 def _place(device_time: DeviceTime | None, entry: _Entry) -> tuple[datetime, TimeQuality]:

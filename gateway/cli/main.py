@@ -60,6 +60,7 @@ COMMANDS = (
     Command(name="hub", extra="hub", help="家庭网关 / the agent on a real hub"),
     Command(name="ingest", extra="server", help="接收服务 / the ingest service"),
     Command(name="api", extra="server", help="居民档案的 REST 接口 / the REST API"),
+    Command(name="alerts", extra="server", help="告警 / alerts: the service, the rules, the desk"),
     Command(
         name="admin",
         extra="server",
@@ -85,6 +86,11 @@ COMMANDS = (
         name="simulate",
         extra="simulation",
         help="模拟的设备与家庭 / simulated devices and homes",
+    ),
+    Command(
+        name="chaos",
+        extra="server,hub",
+        help="随机故障下不丢不重 / everything dies at random, nothing is lost",
     ),
     Command(name="bench", extra="server", help="测量 / measurements against limits and peers"),
     Command(name="docs", extra="server", help="更新文档表格 / bring the docs' tables up to date"),

@@ -31,6 +31,12 @@ from gateway.vitals.body_temperature import BODY_TEMPERATURE
 REPEAT_MS_MAX = 60 * 60_000
 """A severe reading is repeated by another severe one, the next, within this. Hearth's own: guidelines
 say "after some minutes of rest", and a resident may have to be asked first."""
+REACH_MS = {
+    "pressure_mean": 8 * DAY_MS,
+    "pressure_crisis": REPEAT_MS_MAX,
+    "weight_gain": (body_weight.GAIN_DAYS + 1) * DAY_MS,
+}
+"""Of each kind of rule, how far back it looks; a day more than its window, for the day's bounds."""
 FRESH_MS = 24 * HOUR_MS
 """An episode whose last reading is older when it becomes known raises no alarm but a note."""
 
@@ -84,6 +90,16 @@ class AlertRule:
     rule_set: str | None = None
     marked_only: bool = False
     """Only for residents who are marked for it (weight, in heart failure)."""
+
+    @property
+    def reach_ms(self) -> int:
+        """How far before a reading others count for what the rule says of it."""
+        return REACH_MS.get(self.kind, 0)
+
+    @property
+    def is_low(self) -> bool:
+        """Whether the rule is about low values."""
+        return self.kind == "low"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,7 +204,7 @@ def evaluate(
     offset_ms: int = SHANGHAI_OFFSET_MS,
 ) -> Points:
     """Return what a rule says of these readings of its sign."""
-    return _KINDS[rule.kind](rule, samples, targets or Targets(), offset_ms)
+    return KINDS[rule.kind](rule, samples, targets or Targets(), offset_ms)
 
 
 def episodes_of(points: Points, gap_ms: int, *, low: bool = False) -> Episodes:
@@ -313,12 +329,13 @@ def _weight_gain(rule: AlertRule, samples: Samples, targets: Targets, _offset_ms
     )
 
 
-_KINDS: dict[str, Callable[[AlertRule, Samples, Targets, int], Points]] = {
+KINDS: dict[str, Callable[[AlertRule, Samples, Targets, int], Points]] = {
     "pressure_mean": _pressure_mean,
     "pressure_crisis": _pressure_crisis,
     "high": _high,
     "low": _low,
     "weight_gain": _weight_gain,
 }
+"""How a rule of each kind is evaluated."""
 
-assert all(rule.kind in _KINDS for rule in DEFAULT_RULES)  # noqa: S101
+assert all(rule.kind in KINDS for rule in DEFAULT_RULES)  # noqa: S101

@@ -57,6 +57,33 @@ class Settings(BaseSettings):
     mqtt_ca_file: Annotated[
         Path | None, Field(description="The certificates to trust for mqtts://.")
     ] = None
+    mqtt_cert_file: Annotated[
+        Path | None, Field(description="Ingest's client certificate for a broker of one's own.")
+    ] = None
+    mqtt_key_file: Annotated[
+        Path | None, Field(description="Its key; without it the key stands with the certificate.")
+    ] = None
+    mqtt_host: Annotated[
+        str, Field(description="The address on which the embedded broker listens for hubs.")
+    ] = LOOPBACK
+    mqtt_port: Annotated[
+        int,
+        Field(ge=0, le=65535, description="Its port; 0: any free one, the same at every start."),
+    ] = 0
+    hub_mqtt_url: Annotated[
+        str | None,
+        Field(
+            description="Where hubs reach the broker, mqtts://host:port, told to them when they "
+            "are enrolled; without it the embedded one on this machine."
+        ),
+    ] = None
+    hub_api_url: Annotated[
+        str | None,
+        Field(
+            description="Where hubs reach the API to be enrolled, http:// or https://; without it "
+            "this machine's."
+        ),
+    ] = None
     debian_mirror: Annotated[
         str | None,
         Field(

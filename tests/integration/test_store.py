@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
@@ -16,12 +15,13 @@ from gateway import wire
 from gateway.errors import Fault
 from gateway.measurement import TimeQuality, Undecoded
 from gateway.platform.postgres import AsyncConnection, connect
-from ingest.batches import Message, hub_homes, read_messages, reference_ms
+from ingest.batches import Message
 from ingest.ledger import read_ledger
 from ingest.quarantine import Filter, discard, replay
 from ingest.registry import load_registry
-from ingest.store import Committed, Prepared, Store, prepare
-from ingest.verdicts import Verdict, judge, tables_of
+from ingest.store import Store
+from ingest.verdicts import Verdict
+from tests.flushes import committed, prepared
 from tests.worlds import (
     CUFF,
     HUB,
@@ -34,12 +34,9 @@ from tests.worlds import (
     as_message,
     enter_registry,
     query,
-    some_batch_ids,
 )
 
 pytestmark = pytest.mark.integration
-
-TABLES = tables_of()
 
 
 @pytest.fixture
@@ -52,24 +49,6 @@ async def connection(database: str) -> AsyncIterator[AsyncConnection]:
 @pytest.fixture
 def store(connection: AsyncConnection) -> Store:
     return Store(connection)
-
-
-async def prepared(connection: AsyncConnection, messages: Sequence[Message]) -> Prepared:
-    registry = await load_registry(connection)
-    flush = read_messages(messages, registry)
-    judged = judge(
-        flush.records,
-        reference_ms(flush),
-        hub_homes(flush),
-        registry,
-        TABLES,
-        time.time_ns() // 1_000_000 + 10**9,
-    )
-    return prepare(flush, judged, registry, some_batch_ids(flush), time.time_ns() // 1_000_000)
-
-
-async def committed(store: Store, *messages: Message) -> Committed:
-    return await store.commit(await prepared(store.connection, messages))
 
 
 def rows(database: str) -> int:

@@ -10,9 +10,10 @@ from api.boundary import Boundary
 from api.conditional import Conditional
 from api.idempotency import Idempotent
 from api.limits import RATE_PER_S, LimitRate
+from api.live import Feed
 from api.openapi import BEARER, ERRORS, describe
 from api.problems import answer_problems
-from api.routes import equipment, lists, operations, people, residents, signs
+from api.routes import equipment, lists, live, operations, people, residents, signs
 from api.vault import Vault
 
 
@@ -27,10 +28,11 @@ def create_app(
     app = FastAPI(docs_url=None, redoc_url=None)
     app.state.archive = archive
     app.state.vault = vault
+    app.state.feed = Feed(archive)
     app.openapi = lambda: describe(app)  # type: ignore[method-assign]  # as FastAPI documents it
     guarded = [Security(BEARER)]
     for router in (
-        people.router, residents.router, lists.router, equipment.router, signs.router,
+        people.router, residents.router, live.router, lists.router, equipment.router, signs.router,
         operations.router,
     ):  # fmt: skip
         app.include_router(router, dependencies=guarded, responses=ERRORS)

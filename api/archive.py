@@ -50,7 +50,8 @@ _SQL = Path(__file__).parent / "sql"
 _ACCESS = load_queries(_SQL / "access.sql")
 _STATE = load_queries(_SQL / "state.sql")
 _MEASUREMENTS = load_queries(_SQL / "measurements.sql")
-_COLUMNS = sql.SQL(", ").join(sql.Identifier(quantity.name) for quantity in QUANTITIES)
+COLUMNS = sql.SQL(", ").join(sql.Identifier(quantity.name) for quantity in QUANTITIES)
+"""Those of all quantities, in their order."""
 _FIRST_COLUMN = 13
 """The quantities' columns come behind so many others."""
 _COLUMN_OF = {quantity.name: _FIRST_COLUMN + i for i, quantity in enumerate(QUANTITIES)}
@@ -107,10 +108,10 @@ class StoredMeasurement:
 
 
 PAGE = {
-    order: _MEASUREMENTS["page"].format(quantities=_COLUMNS, direction=sql.SQL(direction))
+    order: _MEASUREMENTS["page"].format(quantities=COLUMNS, direction=sql.SQL(direction))
     for order, direction in ((Order.DESC, "descending"), (Order.ASC, "ascending"))
 }
-LATEST = _MEASUREMENTS["latest"].format(quantities=_COLUMNS)
+LATEST = _MEASUREMENTS["latest"].format(quantities=COLUMNS)
 _START = {Order.DESC: BEHIND_ALL, Order.ASC: BEFORE_ALL}
 
 
@@ -369,7 +370,7 @@ async def _measurements(
     connection: AsyncConnection[TupleRow], query: sql.Composed, parameters: Mapping[str, object]
 ) -> list[StoredMeasurement]:
     cursor = await connection.execute(query, parameters, prepare=True)
-    return [_stored(row) for row in await cursor.fetchall()]
+    return [stored_measurement(row) for row in await cursor.fetchall()]
 
 
 async def _records(
@@ -380,7 +381,8 @@ async def _records(
         return await cursor.fetchall()
 
 
-def _stored(row: TupleRow) -> StoredMeasurement:
+def stored_measurement(row: TupleRow) -> StoredMeasurement:
+    """Return the measurement of a row: the fixed columns, those of the quantities, the device."""
     (measured_at, device_id, user_slot, sign, identity_us, stored_at, received_after_s,
      utc_offset, time_quality, unit_set, digits, status, flags) = row[:_FIRST_COLUMN]  # fmt: skip
     return StoredMeasurement(

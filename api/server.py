@@ -18,10 +18,12 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from api.app import create_app
-from api.archive import open_archive
+from api.archive import Archive, open_archive
+from api.idempotency import forget_old_answers
 from api.limits import RATE_PER_S
+from api.live import FOLLOWERS_MAX, Feed
 from api.vault import Vault
-from gateway.errors import UsageError
+from gateway.errors import UnavailableError, UsageError
 from gateway.platform.logs import get_logger
 from gateway.platform.service import run_until_signalled
 
@@ -31,7 +33,9 @@ HEAD_S_MAX = 10.0
 """A connection on which a request's head takes longer is closed, one without a request too."""
 IDLE_S_MAX = 30
 """A connection without a further request is closed after this."""
-CLIENTS_MAX = 512
+FORGET_S = 3600
+"""How often answers that nobody asks for again are removed."""
+CLIENTS_MAX = FOLLOWERS_MAX + 512
 """More connections than this are answered 503 and closed."""
 BACKLOG_MAX = 128
 """Connections that wait to be accepted; further ones are the kernel's to refuse."""
@@ -76,9 +80,11 @@ async def serving(config: ApiConfig) -> AsyncIterator[int]:
         if not ip_address(listener.getsockname()[0]).is_loopback:
             _log.warning("plain_http_beyond_this_machine", host=config.host)
         async with open_archive(config.dsn) as archive:
+            app = create_app(archive, config.token, config.vault, config.rate_per_s)
+            feed: Feed = app.state.feed
             server = _Server(
                 uvicorn.Config(
-                    create_app(archive, config.token, config.vault, config.rate_per_s),
+                    app,
                     http=_BoundedH11,
                     ws="none",
                     lifespan="off",
@@ -94,10 +100,23 @@ async def serving(config: ApiConfig) -> AsyncIterator[int]:
             )
             async with asyncio.TaskGroup() as group:
                 group.create_task(server.serve(sockets=[listener]))
+                group.create_task(feed.run())
+                sweeper = group.create_task(_forget_answers(archive))
                 try:
                     yield listener.getsockname()[1]
                 finally:
+                    sweeper.cancel()
+                    feed.end()
                     server.should_exit = True
+
+
+async def _forget_answers(archive: Archive) -> None:
+    while True:
+        await asyncio.sleep(FORGET_S)
+        try:
+            await forget_old_answers(archive.pool)
+        except UnavailableError as error:
+            _log.warning("old_answers_stay", why=str(error))
 
 
 class _Server(uvicorn.Server):

@@ -25,6 +25,7 @@ QUARANTINE_REASONS = {
     21: "time_unplaced",
     22: "time_future",
     23: "time_too_old",
+    24: "hub_time_unknown",
     30: "implausible",
     31: "cross_field",
     40: "unlinked",

@@ -1,9 +1,10 @@
--- A resident's measurements in buckets, for charts (api.series).
+-- A resident's measurements in buckets, for charts (api.series). {code}: of one sign; {means}, {lows},
+-- {highs}: `aggregate` of each of its quantities. Artefacts are counted and otherwise left out. Buckets
+-- begin and end by the clock of the zone; those of a day or longer at its midnight, whatever the zone
+-- does to its clock that day.
 
 -- name: of_sign
--- One sign's buckets: {code} its code; {means}, {lows}, {highs}: of each of its quantities. Artefacts
--- are counted and otherwise left out. Buckets begin and end by the clock of the zone; those of a day
--- or longer at its midnight, whatever the zone does to its clock that day.
+-- One sign's buckets.
 SELECT
     {code}::smallint AS sign,
     time_bucket(%(width)s::interval, m.measured_at, %(zone)s) AS begins_at,

@@ -153,7 +153,7 @@ async def test_a_memory_sent_again_to_a_new_hub_is_the_same_rows(
     query(
         database,
         f"INSERT INTO hub (hub_id, name, home_id) OVERRIDING SYSTEM VALUE VALUES (3, '{hub_name(NEW_HUB)}', 1)",
-    )  # noqa: S608 - a literal of ours
+    )
     days_later = NOON + timedelta(days=3)
     slower = line(BEHIND + timedelta(seconds=40), days_later)  # the clock has drifted since
     new = [as_read(wall, received_at=days_later, lines=slower) for wall in walls]

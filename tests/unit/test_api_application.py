@@ -60,7 +60,9 @@ def test_the_routes_that_were_asked_for_are_there() -> None:
     wanted |= {f"{API}/residents", f"{API}/signs", resident, f"{resident}/measurements"}
     wanted |= {f"{resident}/latest", "/healthz", "/readyz", "/metrics", "/openapi.json"}
     wanted |= {f"{resident}/{name}" for name in ("series", "profile", "targets", "copy")}
-    wanted |= {f"{API}/{name}" for name in ("links", "links/end", "quarantine", "residents/search")}
+    wanted |= {
+        f"{API}/{name}" for name in ("links", "links/end", "quarantine", "residents/search", "live")
+    }
     wanted |= {f"{API}/worklists/last-measured"}
     assert set(PATHS) == wanted
 

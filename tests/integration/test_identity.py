@@ -30,7 +30,7 @@ from gateway.vitals import BY_NAME
 from gateway.wire import hub_name
 from ingest.ledger import read_ledger
 from ingest.store import Store
-from tests.integration.test_store import committed, prepared
+from tests.flushes import committed, prepared
 from tests.worlds import (
     CUFF,
     HUB,
@@ -152,7 +152,7 @@ async def test_a_memory_sent_again_to_a_new_hub_is_the_same_rows(
     query(database, "UPDATE hub SET revoked_at = now() WHERE hub_id = 1")
     query(
         database,
-        f"INSERT INTO hub (hub_id, name, home_id) OVERRIDING SYSTEM VALUE VALUES (3, '{hub_name(NEW_HUB)}', 1)",
+        f"INSERT INTO hub (hub_id, name, home_id) OVERRIDING SYSTEM VALUE VALUES (3, '{hub_name(NEW_HUB)}', 1)",  # noqa: S608 - a literal of ours
     )
     days_later = NOON + timedelta(days=3)
     slower = line(BEHIND + timedelta(seconds=40), days_later)  # the clock has drifted since

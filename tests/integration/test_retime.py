@@ -23,7 +23,7 @@ from ingest.registry import load_registry
 from ingest.retime import Anchor, By, Choice, LaterFacts, Retimed, Slow, retime
 from ingest.store import Store
 from ingest.verdicts import Verdict
-from tests.integration.test_store import committed
+from tests.flushes import committed
 from tests.worlds import CUFF, NOON, a_message, a_pressure, enter_registry, query
 
 pytestmark = pytest.mark.integration

@@ -68,7 +68,7 @@ def pids(home: Path) -> list[int]:
 
 def urls(home: Path) -> tuple[str, str]:
     servers = find_services(Settings(home=home))
-    return servers.database_url, servers.mqtt_url
+    return servers.database_url, servers.mqtt.url
 
 
 def all_run(home: Path) -> bool:

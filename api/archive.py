@@ -54,7 +54,8 @@ COLUMNS = sql.SQL(", ").join(sql.Identifier(quantity.name) for quantity in QUANT
 """Those of all quantities, in their order."""
 _FIRST_COLUMN = 13
 """The quantities' columns come behind so many others."""
-_COLUMN_OF = {quantity.name: _FIRST_COLUMN + i for i, quantity in enumerate(QUANTITIES)}
+COLUMN_OF = {quantity.name: _FIRST_COLUMN + i for i, quantity in enumerate(QUANTITIES)}
+"""Where a quantity stands in a row."""
 
 _Row = TypeVar("_Row")
 
@@ -243,11 +244,23 @@ class Archive:
         self, principal: Principal, resident: UUID, selection: Selection
     ) -> list[StoredMeasurement]:
         """Return a page of a resident's measurements; `reading` names the errors."""
-        parameters = page_parameters(resident, selection)
+        return [
+            stored_measurement(row)
+            for row in await self.measurement_rows(principal, resident, selection)
+        ]
+
+    async def measurement_rows(
+        self, principal: Principal, resident: UUID, selection: Selection
+    ) -> list[TupleRow]:
+        """Return a page as rows, for `api.json_pages`; `reading` names the errors."""
+        asked = page_parameters(resident, selection)
         async with self.reading(
             principal, action="measurement.read", resident=resident
         ) as connection:
-            return await _measurements(connection, PAGE[selection.order], parameters)
+            cursor = await connection.execute(
+                PAGE[selection.order], asked, prepare=True, binary=True
+            )
+            return await cursor.fetchall()
 
     async def latest(self, principal: Principal, resident: UUID) -> list[StoredMeasurement]:
         """Return, for each sign, the latest measurement and the latest that is no artefact.
@@ -401,6 +414,6 @@ def stored_measurement(row: TupleRow) -> StoredMeasurement:
         digits=digits,
         status=status,
         flags=flags,
-        values=tuple(row[_COLUMN_OF[q.name]] for q in BY_CODE[sign].quantities),
+        values=tuple(row[COLUMN_OF[q.name]] for q in BY_CODE[sign].quantities),
         device=row[-1],
     )

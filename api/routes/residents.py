@@ -12,7 +12,8 @@ from api.access import CurrentPrincipal
 from api.archive import Order, Selection
 from api.cursor import BEFORE_ALL, BEHIND_ALL, TOKEN_CHARS, Place, decode_place
 from api.documents import LatestOfSign, MeasurementDocument, Page, ResidentDocument
-from api.json_rows import latest_documents, measurement_document
+from api.json_pages import page_json
+from api.json_rows import latest_documents
 from api.openapi import EXAMPLE, UNKNOWN_RESIDENT, shown
 from api.problems import ParameterError
 from api.records import Resident
@@ -116,9 +117,8 @@ async def list_measurements(  # noqa: PLR0913, PLR0917 - each is a parameter of 
         after=_place(after),
         limit=limit + 1,
     )
-    rows = await archive.measurements(principal, resident, selection)
-    items = [measurement_document(row) for row in rows]
-    return json_response(page_of(items, limit, key=lambda measurement: measurement.id))
+    rows = await archive.measurement_rows(principal, resident, selection)
+    return Response(page_json(rows, limit), media_type="application/json")
 
 
 @router.get(

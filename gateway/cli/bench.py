@@ -10,13 +10,14 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from bench.api import bench_api
 from bench.ingest import bench_ingest
 from bench.result import Result
 from gateway.errors import UsageError
 from gateway.platform.embedded.services import start_services
 from gateway.platform.settings import load_settings
 
-BENCHES: dict[str, Callable[..., list[Result]]] = {"ingest": bench_ingest}
+BENCHES: dict[str, Callable[..., list[Result]]] = {"ingest": bench_ingest, "api": bench_api}
 
 app = typer.Typer(help="测量 / measurements.")
 

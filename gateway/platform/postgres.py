@@ -45,6 +45,7 @@ __all__ = [
     "copy_in",
     "copy_out",
     "dict_row",
+    "dsn_parts",
     "dsn_with",
     "load_queries",
     "namedtuple_row",
@@ -149,6 +150,11 @@ def load_queries(path: Path) -> Queries:
 def dsn_with(dsn: str, **parameters: str | int) -> str:
     """Return `dsn` with some of its parameters replaced, such as `dbname`."""
     return conninfo.make_conninfo(dsn, **parameters)
+
+
+def dsn_parts(dsn: str) -> dict[str, str | int | None]:
+    """Return the parameters of a DSN by name: host, port, user, password, dbname."""
+    return dict(conninfo.conninfo_to_dict(dsn))
 
 
 def redacted(dsn: str) -> str:

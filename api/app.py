@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from fastapi import FastAPI, Security
 
 from api.archive import Archive
@@ -25,11 +27,13 @@ def create_app(
     `vault` opens the residents' identities; one principal may ask `rate_per_s` times (0: no limit).
     """
     # FastAPI's own pages at /docs load scripts from other hosts, so there are none.
-    app = FastAPI(docs_url=None, redoc_url=None)
+    app = FastAPI(
+        docs_url=None, redoc_url=None, generate_unique_id_function=lambda route: route.name
+    )
     app.state.archive = archive
     app.state.vault = vault
     app.state.feed = Feed(archive)
-    app.openapi = lambda: describe(app)  # type: ignore[method-assign]  # as FastAPI documents it
+    app.openapi = cache(lambda: describe(app))  # type: ignore[method-assign]  # as FastAPI documents it
     guarded = [Security(BEARER)]
     for router in (
         people.router, residents.router, live.router, lists.router, equipment.router, signs.router,

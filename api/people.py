@@ -16,6 +16,7 @@ from pydantic import ConfigDict
 
 from api.access import ForbiddenError, Needs, Principal, Role
 from api.archive import Archive, UnknownResidentError
+from api.moments import Day
 from api.profile import ProfileError, Target, checked_target, targets_json
 from api.vault import Identity, Sealed, Vault
 from gateway.errors import DataError
@@ -48,7 +49,7 @@ class ResidentSearch:
     health_card: str | None = None
     """The health card's number."""
     name: str | None = None
-    birth_date: date | None = None
+    birth_date: Day | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

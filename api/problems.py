@@ -16,6 +16,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from pydantic import ConfigDict
 from starlette.exceptions import HTTPException
+from starlette.routing import compile_path
 
 from api.access import ForbiddenError, SignedOutError
 from api.archive import UnknownResidentError
@@ -119,10 +120,23 @@ def answer_problems(app: FastAPI) -> None:
     app.exception_handler(UnavailableError)(_unavailable)
 
 
-async def _http(_request: Request, error: HTTPException) -> Response:
+async def _http(request: Request, error: HTTPException) -> Response:
     response = problem(HTTPStatus(error.status_code))
     response.headers.update(error.headers or {})
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        response.headers["Allow"] = ", ".join(sorted(_methods(request)))
     return response
+
+
+def _methods(request: Request) -> set[str]:
+    """Return all methods of an address: the router names those of its first match only."""
+    found: set[str] = set()
+    for path, operations in request.app.openapi()["paths"].items():
+        # A word of ours is not taken for an id.
+        template = path.replace("{resident}", "{resident:uuid}")
+        if compile_path(template)[0].fullmatch(request.scope["path"]):
+            found |= {method.upper() for method in operations}
+    return found
 
 
 async def _wrong_parameters(_request: Request, error: RequestValidationError) -> Response:

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Body, Query
 from fastapi.responses import Response
-from pydantic import AwareDatetime, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from api.access import CurrentPrincipal
 from api.documents import Page
@@ -25,6 +25,7 @@ from api.lists import (
     list_links,
     list_quarantine,
 )
+from api.moments import Moment
 from api.openapi import UNKNOWN_RESIDENT, shown
 from api.problems import ParameterError, problem
 from api.records import Link
@@ -80,9 +81,9 @@ class NewLink:
     user_slot: Annotated[int, Field(ge=0, le=NO_USER_SLOT)] = NO_USER_SLOT
     """255: readings that name no slot."""
     resident: UUID
-    starts_at: AwareDatetime | None = None
+    starts_at: Moment | None = None
     """null: from now."""
-    ends_at: AwareDatetime | None = None
+    ends_at: Moment | None = None
     """null: for ever."""
 
 
@@ -95,7 +96,7 @@ class LinkEnd:
     device: Annotated[str, Field(pattern=ADDRESS_PATTERN)]
     user_slot: Annotated[int, Field(ge=0, le=NO_USER_SLOT)] = NO_USER_SLOT
     resident: UUID
-    at: AwareDatetime | None = None
+    at: Moment | None = None
     """null: now."""
 
 
@@ -106,7 +107,12 @@ class Done:
     done: bool = True
 
 
-@router.get("/links", summary="关联列表 / links", response_model=Page[LinkEntry])
+@router.get(
+    "/links",
+    summary="关联列表 / links",
+    response_model=Page[LinkEntry],
+    responses=UNKNOWN_RESIDENT,
+)
 async def read_links(
     archive: ArchiveOfApp,
     principal: CurrentPrincipal,

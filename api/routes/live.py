@@ -18,18 +18,22 @@ from api.routes.parameters import PREFIX
 
 router = APIRouter(prefix=PREFIX, tags=["实时 / live"])
 
-RESIDENTS_MAX = 100
+RESIDENTS_MAX = 50
 """More residents by name are refused; without any, all whom you may see are followed."""
 MEDIA_TYPE = "text/event-stream"
-_EXAMPLE = """\
-id: 7012-4711
-event: measurement
-data: {"resident": "00177908-b24b-455b-a35a-d7e197746439", "measurement": {"sign": "blood_pressure"}}
-"""
+_EVENT = {
+    "type": "object",
+    "properties": {
+        "event": {"type": "string"},
+        "id": {"type": "string"},
+        "data": {"type": "string", "description": "JSON: `resident` and `measurement`"},
+    },
+    "required": ["event", "data"],
+}
 STREAM: dict[int | str, dict[str, Any]] = {
     HTTPStatus.OK: {
         "description": "事件流, 无尽 / a stream of events, without end",
-        "content": {MEDIA_TYPE: {"schema": {"type": "string"}, "example": _EXAMPLE}},
+        "content": {MEDIA_TYPE: {"schema": _EVENT}},
     },
 }
 

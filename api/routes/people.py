@@ -7,7 +7,7 @@ from http import HTTPStatus
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Body, Depends, Header, Request
+from fastapi import APIRouter, Body, Depends, Header, HTTPException, Request
 from fastapi.responses import Response
 
 from api.access import CurrentPrincipal
@@ -76,6 +76,12 @@ async def search_residents(
     """
     today = datetime.now(UTC).date()
     return json_response(await search(archive, vault, principal, wanted, today))
+
+
+@router.get("/residents/search", include_in_schema=False)
+async def refuse_search_by_address() -> Response:
+    """Refuse: else "search" would be taken for a resident's id."""
+    raise HTTPException(HTTPStatus.METHOD_NOT_ALLOWED)
 
 
 @router.get(

@@ -6,7 +6,6 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 from fastapi.responses import Response
-from pydantic import AwareDatetime
 
 from api.access import CurrentPrincipal
 from api.archive import Order, Selection
@@ -14,6 +13,7 @@ from api.cursor import BEFORE_ALL, BEHIND_ALL, TOKEN_CHARS, Place, decode_place
 from api.documents import LatestOfSign, MeasurementDocument, Page, ResidentDocument
 from api.json_pages import page_json
 from api.json_rows import latest_documents
+from api.moments import Moment
 from api.openapi import EXAMPLE, UNKNOWN_RESIDENT, shown
 from api.problems import ParameterError
 from api.records import Resident
@@ -40,6 +40,8 @@ from api.series import (
 from gateway.vital_sign import VitalSign
 from gateway.vitals import BY_NAME, SIGNS
 
+SIGNS_MAX = 32
+"""More names of signs in one request are refused."""
 router = APIRouter(prefix=PREFIX, tags=["居民 / residents"])
 
 
@@ -84,14 +86,17 @@ async def list_measurements(  # noqa: PLR0913, PLR0917 - each is a parameter of 
     resident: ResidentId,
     sign: Annotated[
         list[str] | None,
-        Query(description="体征, 可重复 / of these signs (may repeat); default: all"),
+        Query(
+            description="体征, 可重复 / of these signs (may repeat); default: all",
+            max_length=SIGNS_MAX,
+        ),
     ] = None,
     from_at: Annotated[
-        AwareDatetime | None,
+        Moment | None,
         Query(alias="from", description="起始时间, 含 / measured at or after"),
     ] = None,
     to_at: Annotated[
-        AwareDatetime | None,
+        Moment | None,
         Query(alias="to", description="结束时间, 不含 / measured before"),
     ] = None,
     order: Annotated[
@@ -146,14 +151,15 @@ async def read_series(
     principal: CurrentPrincipal,
     resident: ResidentId,
     from_at: Annotated[
-        AwareDatetime, Query(alias="from", description="起始时间, 含 / measured at or after")
+        Moment, Query(alias="from", description="起始时间, 含 / measured at or after")
     ],
-    to_at: Annotated[
-        AwareDatetime, Query(alias="to", description="结束时间, 不含 / measured before")
-    ],
+    to_at: Annotated[Moment, Query(alias="to", description="结束时间, 不含 / measured before")],
     sign: Annotated[
         list[str] | None,
-        Query(description="体征, 可重复 / of these signs (may repeat); default: all"),
+        Query(
+            description="体征, 可重复 / of these signs (may repeat); default: all",
+            max_length=SIGNS_MAX,
+        ),
     ] = None,
     width: Annotated[
         Width | None,

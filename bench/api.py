@@ -15,19 +15,20 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID
 
+from bench.api_process import ApiProcess, reader_of, running_api
 from bench.database import own_database
 from bench.result import Result, compare
 from gateway.errors import UnavailableError
 from gateway.platform.embedded.packages import find_packages
 from gateway.platform.named_sql import load_statements
-from gateway.platform.postgres import connect_blocking, dsn_parts, dsn_with, load_queries, sql
+from gateway.platform.postgres import connect_blocking, dsn_parts, load_queries, sql
 from gateway.platform.settings import LOOPBACK, load_settings
 from gateway.vital_sign import VitalSign
 from gateway.vitals import SIGNS
@@ -51,7 +52,6 @@ ASKED_RESIDENTS = 2_000
 WORKLIST = 500
 
 _DATABASE = "hearth_bench_api"
-_ROLE = "hearth_api"
 _SERVICE = UUID(int=1)
 _SQL = Path(__file__).parent / "sql"
 _QUERIES = load_queries(_SQL / "api.sql")
@@ -145,12 +145,7 @@ class _Archive:
         packages = find_packages(settings.home)
         assert packages is not None  # noqa: S101 - the embedded server runs from them
         self._program = str(packages.program("pgbench"))
-        password = os.urandom(16).hex()
-        with connect_blocking(server, application="hearth-bench", autocommit=True) as admin:
-            admin.execute(
-                sql.SQL("ALTER ROLE {} LOGIN PASSWORD {}").format(sql.Identifier(_ROLE), password)
-            )
-        self._reader = dsn_with(dsn, user=_ROLE, password=password)
+        self._reader = reader_of(dsn, server)
 
     def fill(self, rows: int) -> None:
         """Add residents until there are about so many measurements."""
@@ -181,36 +176,11 @@ class _Archive:
         self._residents = last
         self._progress(f"{counted[0] if counted else 0:,} measurements")
 
-    @contextmanager
-    def api(self) -> Iterator[tuple[int, str]]:
-        """Run `hearth api` in a process of its own; yields its port and its token."""
-        with tempfile.TemporaryDirectory() as home:
-            token = os.urandom(24).hex()
-            (Path(home) / "token").write_text(token)
-            (Path(home) / "token").chmod(0o600)
-            environment = os.environ | {
-                "HEARTH_HOME": home,
-                "HEARTH_API_DATABASE_URL": self._reader,
-                "HEARTH_API_TOKEN_FILE": str(Path(home) / "token"),
-                "HEARTH_API_RATE_PER_S": "0",
-                "HEARTH_LOG_FORMAT": "json",
-                "HEARTH_LOG_LEVEL": "info",
-            }
-            command = [sys.executable, "-m", "gateway.cli.main", "api", "--port", "0"]
-            log = Path(home) / "api.log"
-            with (
-                log.open("w") as sink,
-                subprocess.Popen(  # noqa: S603 - our own program
-                    command, env=environment, stderr=sink
-                ) as process,
-            ):
-                try:
-                    yield _port(log, process), token
-                finally:
-                    process.terminate()
-                    process.wait(30)
+    def api(self) -> AbstractContextManager[ApiProcess]:
+        """Run the API over it."""
+        return running_api(self._reader)
 
-    def ask(self, port: int, token: str, case: Case, seconds: float) -> Round:
+    def ask(self, api: ApiProcess, case: Case, seconds: float) -> Round:
         """Ask the API at all connections for a while, from a process of its own."""
         drawn = random.Random(7)  # noqa: S311 - the same residents in each round
         paths = [
@@ -218,11 +188,11 @@ class _Archive:
         ]
         done = subprocess.run(  # noqa: S603 - our own program
             [
-                *(sys.executable, "-m", "bench.load", LOOPBACK, str(port)),
+                *(sys.executable, "-m", "bench.load", LOOPBACK, str(api.port)),
                 *(str(CONNECTIONS), str(seconds)),
             ],
             input="\n".join(map(json.dumps, paths)),
-            env=os.environ | {"HEARTH_BENCH_TOKEN": token},
+            env=os.environ | {"HEARTH_BENCH_TOKEN": api.token},
             capture_output=True,
             text=True,
             check=False,
@@ -269,9 +239,9 @@ class _Archive:
 
 
 def _measured(archive: _Archive, case: Case, seconds: float, rounds: int) -> list[Round]:
-    with archive.api() as (port, token):
-        archive.ask(port, token, case, min(seconds, 2.0))  # warm: plans, caches
-        return [archive.ask(port, token, case, seconds) for _ in range(rounds)]
+    with archive.api() as api:
+        archive.ask(api, case, min(seconds, 2.0))  # warm: plans, caches
+        return [archive.ask(api, case, seconds) for _ in range(rounds)]
 
 
 def _results(
@@ -320,13 +290,3 @@ def _week(sign: VitalSign) -> sql.Composed:
 
 def _public_id(number: int) -> UUID:
     return UUID(f"00000000-0000-4000-8000-{number:012x}")
-
-
-def _port(log: Path, process: subprocess.Popen[bytes]) -> int:
-    """Return the port that the API logs when it accepts connections."""
-    while process.poll() is None:
-        for line in log.read_text().splitlines():
-            said = json.loads(line)
-            if said.get("event") == "api_started":
-                return int(said["port"])
-    raise RuntimeError(log.read_text())

@@ -12,12 +12,17 @@ from rich.table import Table
 
 from bench.api import bench_api
 from bench.ingest import bench_ingest
+from bench.live import bench_live
 from bench.result import Result
 from gateway.errors import UsageError
 from gateway.platform.embedded.services import start_services
 from gateway.platform.settings import load_settings
 
-BENCHES: dict[str, Callable[..., list[Result]]] = {"ingest": bench_ingest, "api": bench_api}
+BENCHES: dict[str, Callable[..., list[Result]]] = {
+    "ingest": bench_ingest,
+    "api": bench_api,
+    "live": bench_live,
+}
 
 app = typer.Typer(help="测量 / measurements.")
 

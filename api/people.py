@@ -18,7 +18,7 @@ from api.access import ForbiddenError, Needs, Principal, Role
 from api.archive import Archive, UnknownResidentError
 from api.moments import Day
 from api.profile import ProfileError, Target, checked_target, targets_json
-from api.vault import Identity, Sealed, Vault
+from api.vault import Identity, IdentityVault, Sealed
 from gateway.errors import DataError
 from gateway.identity_number import NumberError, Sex, read_card_number, read_identity_number
 from gateway.platform.postgres import Jsonb, TupleRow, load_queries
@@ -110,7 +110,11 @@ class Targets:
 
 
 async def search(
-    archive: Archive, vault: Vault, principal: Principal, wanted: ResidentSearch, today: date
+    archive: Archive,
+    vault: IdentityVault,
+    principal: Principal,
+    wanted: ResidentSearch,
+    today: date,
 ) -> FoundResidents:
     """Find residents; whom the principal may not see is told by the opaque id only.
 
@@ -136,7 +140,7 @@ async def search(
 
 
 async def person(
-    archive: Archive, vault: Vault, principal: Principal, resident: UUID
+    archive: Archive, vault: IdentityVault, principal: Principal, resident: UUID
 ) -> PersonDocument:
     """Return what is known of one resident; `Archive.reading` names the errors."""
     async with archive.reading(
@@ -190,7 +194,7 @@ async def set_targets(
     return Targets(targets=checked)
 
 
-def person_document(vault: Vault, resident: UUID, row: TupleRow) -> PersonDocument:
+def person_document(vault: IdentityVault, resident: UUID, row: TupleRow) -> PersonDocument:
     """Return what the API says of a row of the query `profile`."""
     (birth_year, sex, height_cm, clinic, targets, sealed, key_id, wrapped, erased_at, kept) = row
     identity = _identity(vault, resident, sealed, key_id, wrapped)
@@ -231,7 +235,7 @@ def _wanted(wanted: ResidentSearch, today: date) -> Identity:
 
 
 def _found(
-    vault: Vault,
+    vault: IdentityVault,
     resident: UUID,
     visible: bool,  # noqa: FBT001 - a column
     sealed: bytes | None,
@@ -245,7 +249,11 @@ def _found(
 
 
 def _identity(
-    vault: Vault, resident: UUID, sealed: bytes | None, key_id: int | None, wrapped: bytes | None
+    vault: IdentityVault,
+    resident: UUID,
+    sealed: bytes | None,
+    key_id: int | None,
+    wrapped: bytes | None,
 ) -> Identity:
     if sealed is None or key_id is None or wrapped is None:
         return Identity()

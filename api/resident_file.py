@@ -24,7 +24,7 @@ from api.cursor import BEFORE_ALL, BEHIND_ALL
 from api.documents import AbsentValue, MeasurementDocument
 from api.json_rows import measurement_document
 from api.people import PersonDocument, person
-from api.vault import Vault
+from api.vault import IdentityVault
 from gateway import __version__
 from gateway.vitals import QUANTITIES, SIGNS
 
@@ -54,7 +54,7 @@ _FIXED = ("measured_at", "sign", "device", "user_slot", "time_quality", "artefac
 
 
 async def resident_file(
-    archive: Archive, vault: Vault, principal: Principal, resident: UUID
+    archive: Archive, vault: IdentityVault, principal: Principal, resident: UUID
 ) -> bytes:
     """Return the archive file; `Archive.reading` names the errors."""
     profile = await person(archive, vault, principal, resident)

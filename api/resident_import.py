@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 from uuid import UUID, uuid4
 
 from api.profile import Heading, Profile, ProfileError, targets_json
-from api.vault import Identity, Marks, Sealed, Vault
+from api.vault import Identity, IdentityVault, Marks, Sealed
 from gateway.errors import UnavailableError, UsageError
 from gateway.platform.postgres import (
     Connection,
@@ -86,7 +86,7 @@ class _Known:
 
 def import_residents(
     connection: Connection,
-    vault: Vault,
+    vault: IdentityVault,
     file: BinaryIO,
     today: date,
     reject: Callable[[Rejected], None],
@@ -113,7 +113,7 @@ def import_residents(
     return counts
 
 
-def require_right_key(connection: Connection, vault: Vault) -> None:
+def require_right_key(connection: Connection, vault: IdentityVault) -> None:
     """Refuse to seal with a key that is not the one the archive was sealed with.
 
     Raises:
@@ -178,7 +178,7 @@ def _chunks(
 
 def _enter(
     connection: Connection,
-    vault: Vault,
+    vault: IdentityVault,
     chunk: Iterable[tuple[int, list[str]]],
     heading: Heading,
     today: date,
@@ -215,7 +215,7 @@ def _enter(
 
 
 def _committed(
-    connection: Connection, vault: Vault, lines: list[_Line]
+    connection: Connection, vault: IdentityVault, lines: list[_Line]
 ) -> tuple[int, int, list[Rejected]]:
     """Commit a chunk; returns how many were entered, how many changed, and who was refused."""
     for _attempt in range(CHUNK_ATTEMPTS_MAX):
@@ -228,7 +228,7 @@ def _committed(
 
 
 def _commit_once(
-    connection: Connection, vault: Vault, lines: list[_Line]
+    connection: Connection, vault: IdentityVault, lines: list[_Line]
 ) -> tuple[int, int, list[Rejected]]:
     seen, known = _seen(connection, lines), _known(connection, lines)
     taken, refused = _without_doubles(lines, seen, known)
@@ -304,13 +304,13 @@ def _known(connection: Connection, lines: list[_Line]) -> dict[bytes, _Known]:
     }
 
 
-def _changed_row(vault: Vault, known: _Known, line: _Line) -> tuple[Any, ...]:
+def _changed_row(vault: IdentityVault, known: _Known, line: _Line) -> tuple[Any, ...]:
     profile = _completed(vault, known, line.profile)
     marks = vault.marks(profile.identity)
     return _row(vault, known.resident_id, known.resident, profile, marks, line.fingerprint)
 
 
-def _completed(vault: Vault, known: _Known, profile: Profile) -> Profile:
+def _completed(vault: IdentityVault, known: _Known, profile: Profile) -> Profile:
     """Keep what the archive knows and the line does not say."""
     if known.sealed is None:
         return profile
@@ -327,7 +327,7 @@ def _completed(vault: Vault, known: _Known, profile: Profile) -> Profile:
 
 
 def _row(
-    vault: Vault,
+    vault: IdentityVault,
     resident_id: int | None,
     resident: UUID,
     profile: Profile,

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from api.resident_import import QUERIES
-from api.vault import Vault
+from api.vault import IdentityVault
 from gateway.platform.postgres import Connection, translated
 
 KEYS_AT_ONCE = 10_000
 """Keys that are wrapped anew in one transaction."""
 
 
-def rewrap_keys(connection: Connection, vault: Vault, progress: Callable[[int], None]) -> int:
+def rewrap_keys(
+    connection: Connection, vault: IdentityVault, progress: Callable[[int], None]
+) -> int:
     """Wrap the keys that an older master key wraps with the newest; returns how many there were.
 
     Raises:

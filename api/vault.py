@@ -70,7 +70,7 @@ class Marks:
     name: bytes | None
 
 
-class Vault:
+class IdentityVault:
     """Seals, opens and marks identities."""
 
     def __init__(self, master_keys: Mapping[int, bytes], search_key: bytes) -> None:
@@ -139,16 +139,16 @@ class Vault:
             raise UsageError(_wrong_key(key_id)) from error
 
 
-def open_vault(home: Path) -> Vault:
+def open_vault(home: Path) -> IdentityVault:
     """Return the vault of a home; its first keys are made at the first call."""
     first = secret(home, _name(1))
     keys = {1: _bytes(first)}
     while secret_path(home, _name(len(keys) + 1)).exists() and len(keys) < MASTER_KEYS_MAX:
         keys[len(keys) + 1] = _bytes(secret(home, _name(len(keys) + 1)))
-    return Vault(keys, _bytes(secret(home, "archive_search_key")))
+    return IdentityVault(keys, _bytes(secret(home, "archive_search_key")))
 
 
-def add_master_key(home: Path) -> Vault:
+def add_master_key(home: Path) -> IdentityVault:
     """Make a new master key and return the vault that wraps with it."""
     secret(home, _name(open_vault(home).key_id + 1))
     return open_vault(home)

@@ -22,7 +22,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID
 
-from bench.api_process import ApiProcess, reader_of, running_api
+from bench.api_process import SERVICE, ApiProcess, reader_of, running_api
 from bench.database import own_database
 from bench.result import Result, compare
 from gateway.errors import UnavailableError
@@ -52,7 +52,6 @@ ASKED_RESIDENTS = 2_000
 WORKLIST = 500
 
 _DATABASE = "hearth_bench_api"
-_SERVICE = UUID(int=1)
 _SQL = Path(__file__).parent / "sql"
 _QUERIES = load_queries(_SQL / "api.sql")
 _BEFORE = ("residents", "homes", "devices", "without_indexes", "without_index_of_resident")
@@ -103,7 +102,7 @@ def cases() -> tuple[Case, ...]:
     pressure = SIGNS[0]
     peers = {
         name: script.format(
-            reader=_SERVICE,
+            reader=SERVICE.id,
             since=since,
             pressure=f"{{{pressure.code}}}",
             signs="{" + ",".join(str(sign.code) for sign in SIGNS) + "}",

@@ -11,14 +11,25 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from uuid import UUID
 
+from api.access import Role
+from api.issuer.keys import load_signing_key
+from api.issuer.tokens import AUDIENCE, Account, Signer
 from gateway.errors import UnavailableError
 from gateway.platform.postgres import connect_blocking, dsn_with, sql
 
 START_S_MAX = 120.0
 """An API that does not serve by then does not start."""
 ROLE = "hearth_api"
+SERVICE = Account(id=UUID(int=1), login="bench", role=Role.SERVICE)
+"""Who asks in a measurement."""
+
+_ISSUER = "http://bench"
+_SCOPES = "system/*.rs"
+_LIFE = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +41,12 @@ class ApiProcess:
 
 
 def reader_of(dsn: str, server: str) -> str:
-    """Let the API's role log in; returns the DSN as which it reads."""
+    """Enter the service that asks, let the API's role log in; returns the DSN as which it reads."""
+    with connect_blocking(dsn, application="hearth-bench") as connection:
+        connection.execute(
+            "INSERT INTO account (public_id, login, role, scopes) VALUES (%s, 'bench', 'service', %s)",
+            [SERVICE.id, _SCOPES.split()],
+        )
     password = os.urandom(16).hex()
     with connect_blocking(server, application="hearth-bench", autocommit=True) as admin:
         admin.execute(
@@ -41,16 +57,16 @@ def reader_of(dsn: str, server: str) -> str:
 
 @contextmanager
 def running_api(reader: str) -> Iterator[ApiProcess]:
-    """Run the API for the block, without a limit of requests."""
+    """Run the API for the block, without a limit of requests; its tokens are its own issuer's."""
     with tempfile.TemporaryDirectory() as home:
-        token = os.urandom(24).hex()
-        file = Path(home) / "token"
-        file.write_text(token)
-        file.chmod(0o600)
+        signer = Signer(key=load_signing_key(Path(home)), issuer=_ISSUER, audience=AUDIENCE)
+        token = signer.access_token(
+            SERVICE, datetime.now(UTC), session=None, client="bench", scope=_SCOPES, lifetime=_LIFE
+        )
         environment = os.environ | {
             "HEARTH_HOME": home,
             "HEARTH_API_DATABASE_URL": reader,
-            "HEARTH_API_TOKEN_FILE": str(file),
+            "HEARTH_API_URL": _ISSUER,
             "HEARTH_API_RATE_PER_S": "0",
             "HEARTH_LOG_FORMAT": "json",
             "HEARTH_LOG_LEVEL": "info",

@@ -99,7 +99,7 @@ class Uplink:
 
     async def _converse(self, session: mqtt.Session) -> None:
         """Publish what is due and take what comes, until the session breaks."""
-        session.subscribe([self._topic(wire.Channel.RECEIPT)])
+        session.subscribe([self._topic(wire.Channel.RECEIPT), self._topic(wire.Channel.CONFIG)])
         self._window.reconnected(is_resumed=session.is_resumed)
         self._counts.connections += 1
         self._log.info("uplink_up", is_resumed=session.is_resumed)
@@ -131,7 +131,9 @@ class Uplink:
         room = self._window.room
         if self._is_behind and room:
             self._is_behind = False
-            batches = await self._storage.batches(after=self._window.last_id, limit=room)
+            batches = await self._storage.next_batches(
+                after=self._window.last_id, in_flight=self._window.in_flight, limit=room
+            )
             self._window.add(batches)
             self._is_behind = self._is_behind or len(batches) == room
 
@@ -166,8 +168,11 @@ class Uplink:
             case mqtt.Published(mid=mid, has_subscriber=has_subscriber):
                 self._counts.unheard += not has_subscriber
                 self._window.accepted(mid)
-            case mqtt.Arrived(payload=payload):
-                await self._take_receipts(payload)
+            case mqtt.Arrived(topic=topic, payload=payload):
+                if topic == self._topic(wire.Channel.CONFIG):
+                    await self._take_request(payload)
+                else:
+                    await self._take_receipts(payload)
             case None:
                 pass
 
@@ -188,6 +193,21 @@ class Uplink:
         self._counts.receipts += len(removed)
         self._counts.receipts_unknown += len(receipts) - len(removed)
         self._is_behind = True
+
+    async def _take_request(self, payload: bytes) -> None:
+        """Send again what was asked for; a request that was met is retained, and harmless."""
+        try:
+            resent = await self._storage.resend(wire.decode_resend(payload))
+        except DecodeError as error:
+            self._counts.messages_ignored += 1
+            self._log.warning("no_request", why=str(error))
+            return
+        except UnavailableError as error:
+            self._log.warning("request_put_off", why=str(error))
+            return
+        if resent is not None:
+            self._log.warning("resending", batches=resent)
+            self._is_behind = True
 
     def _pause_s(self) -> float:
         """Return how long nothing has to be done, if nothing happens."""

@@ -18,7 +18,7 @@ from ingest import metrics
 from ingest.batches import Flush
 from ingest.leases import PERIOD_S, Leases
 from ingest.pipeline import FlushRule, Gatherer, Pipeline, receipts_by_hub, wall_clock_ms
-from ingest.quarantine import Filter, replay
+from ingest.quarantine import ActedBy, Filter, replay
 from ingest.registry import Registry, load_registry, moved_devices
 from ingest.store import Outcome
 from ingest.subscriber import Intake, Lane, LaneTakenError
@@ -29,6 +29,7 @@ HELD_BYTES_MAX = 256 * 1024 * 1024
 REGISTRY_AGE_S_MAX = 60.0
 """The registry is read again at least this often, should a notification have been lost."""
 BACKOFF = Backoff(first_s=0.2, longest_s=5.0)
+BY_INGEST = ActedBy(actor="service:ingest", why="the registry has changed")
 WAITING_FOR_A_LINK = Filter(reasons=(Verdict.UNLINKED, Verdict.DEVICE_UNKNOWN), linked=True)
 
 _log = get_logger(__name__)
@@ -158,7 +159,7 @@ class Worker:
                 )
                 async with connection:
                     replayed = await replay(
-                        connection, self._current_registry(), WAITING_FOR_A_LINK, by="ingest"
+                        connection, self._current_registry(), WAITING_FOR_A_LINK, BY_INGEST
                     )
                 failures = 0
                 if replayed.looked_at:

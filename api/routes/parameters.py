@@ -28,12 +28,13 @@ def _archive(request: Request) -> Archive:
 
 
 ArchiveOfApp = Annotated[Archive, Depends(_archive)]
+_AFTER = "上一页的 `next` / `next` of the page before"
+ResidentId = Annotated[UUID, Path(description="居民的公开编号 / the resident's public id")]
+AfterNumber = Annotated[int | None, Query(ge=1, le=2**63 - 1, description=_AFTER)]
 Limit = Annotated[
     int,
     Query(ge=1, le=LIMIT_MAX, description="每页条数 / at most so many items"),
 ]
-ResidentId = Annotated[UUID, Path(description="居民的公开编号 / the resident's public id")]
-_AFTER = "上一页的 `next` / `next` of the page before"
 AfterId = Annotated[UUID | None, Query(description=_AFTER)]
 AfterHub = Annotated[str | None, Query(description=_AFTER, pattern=HUB_PATTERN)]
 AfterDevice = Annotated[str | None, Query(description=_AFTER, pattern=ADDRESS_PATTERN)]

@@ -27,7 +27,8 @@ from api.people import (
 from api.profile import Target
 from api.resident_file import FILE_NAME, MEDIA_TYPE, resident_file
 from api.routes.parameters import PREFIX, ArchiveOfApp, ResidentId, json_body, json_response
-from api.vault import Vault
+from api.vault import IdentityVault
+from gateway.errors import UnavailableError
 
 router = APIRouter(prefix=PREFIX, tags=["居民 / residents"])
 
@@ -41,12 +42,14 @@ _FOUND = FoundResidents(
 _TARGETS = Targets(targets={"systolic_mmhg": Target(high=130)})
 
 
-def _vault(request: Request) -> Vault:
-    vault: Vault = request.app.state.vault
-    return vault
+def _identities(request: Request) -> IdentityVault:
+    identities: IdentityVault | None = request.app.state.identities
+    if identities is None:
+        raise UnavailableError("the keys of the residents' identities are not here")
+    return identities
 
 
-VaultOfApp = Annotated[Vault, Depends(_vault)]
+Identities = Annotated[IdentityVault, Depends(_identities)]
 
 
 @router.post(
@@ -57,7 +60,7 @@ VaultOfApp = Annotated[Vault, Depends(_vault)]
 )
 async def search_residents(
     archive: ArchiveOfApp,
-    vault: VaultOfApp,
+    vault: Identities,
     principal: CurrentPrincipal,
     wanted: Annotated[
         ResidentSearch,
@@ -91,7 +94,7 @@ async def refuse_search_by_address() -> Response:
     responses=UNKNOWN_RESIDENT,
 )
 async def read_profile(
-    archive: ArchiveOfApp, vault: VaultOfApp, principal: CurrentPrincipal, resident: ResidentId
+    archive: ArchiveOfApp, vault: Identities, principal: CurrentPrincipal, resident: ResidentId
 ) -> Response:
     """Return what is known of one resident beside the measurements, name and numbers too."""
     return json_response(await person(archive, vault, principal, resident))
@@ -153,7 +156,7 @@ async def write_targets(
     | UNKNOWN_RESIDENT,
 )
 async def read_copy(
-    archive: ArchiveOfApp, vault: VaultOfApp, principal: CurrentPrincipal, resident: ResidentId
+    archive: ArchiveOfApp, vault: Identities, principal: CurrentPrincipal, resident: ResidentId
 ) -> Response:
     """Return all that is kept of a resident as one archive file (ZIP with JSON and CSV)."""
     content = await resident_file(archive, vault, principal, resident)

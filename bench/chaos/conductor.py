@@ -27,7 +27,7 @@ from gateway.platform.embedded.packages import Packages
 from gateway.platform.logs import get_logger
 from gateway.platform.postgres import connect, connect_blocking, translated
 from ingest.ledger import read_ledger
-from ingest.quarantine import Filter, replay
+from ingest.quarantine import ActedBy, Filter, replay
 from ingest.registry import load_registry
 from ingest.verdicts import Verdict
 
@@ -158,7 +158,7 @@ class _Run:
     def __post_init__(self) -> None:
         stage = self.stage
         self.hubs_broker = Network(lambda: stage.broker.port)
-        self.ingest_broker = Network(lambda: stage.broker.port)
+        self.ingest_broker = Network(lambda: stage.broker.services_port)
         self.ingest_database = Network(lambda: stage.database.port)
 
     @property
@@ -415,7 +415,7 @@ class _Run:
         held = 0
         for path in self.stage.configs:
             config = load_config(path)
-            held += read_status(config.hub_id, config.outbox_path).depth.held
+            held += read_status(config.hub_id, config.outbox_path, config.identity).depth.held
         return held
 
     async def _summary(self, seconds: float, drained_s: float | None) -> Summary:
@@ -465,7 +465,10 @@ async def _replay_clocks(dsn: str) -> int:
     async with connection:
         registry = await load_registry(connection)
         done = await replay(
-            connection, registry, Filter(reasons=(Verdict.HUB_CLOCK,)), by="hearth-chaos"
+            connection,
+            registry,
+            Filter(reasons=(Verdict.HUB_CLOCK,)),
+            ActedBy(actor="service:chaos"),
         )
     return done.stored + done.duplicate
 

@@ -61,7 +61,7 @@ def disagreements(dsn: str, configs: Sequence[Path]) -> list[str]:
         published = {str(name): int(n) for name, n in connection.execute(QUERIES["published"])}
     for path in configs:
         config = load_config(path)
-        tallies = read_status(config.hub_id, config.outbox_path).tallies
+        tallies = read_status(config.hub_id, config.outbox_path, config.identity).tallies
         kept = tallies[Tally.KEPT] + tallies[Tally.UNDECODED]
         receipted = sum(tallies[t] for t in (Tally.STORED, Tally.DUPLICATE, Tally.QUARANTINED))
         told = published.get(config.hub.id, 0)

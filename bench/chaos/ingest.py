@@ -12,7 +12,6 @@ from pathlib import Path
 import uvloop
 
 from bench.chaos.orders import Events, read_orders
-from gateway.platform.broker_address import broker_address
 from gateway.platform.embedded.services import find_services
 from gateway.platform.logs import configure_logs
 from gateway.platform.settings import load_settings
@@ -46,7 +45,7 @@ def main() -> None:
     services = find_services(settings)
     config = IngestConfig(
         dsn=services.database_url,
-        broker=broker_address(services.mqtt_url, ca_file=settings.mqtt_ca_file),
+        broker=services.mqtt.address,
         rule=FlushRule(rows_max=settings.ingest_flush_rows, age_s=settings.ingest_flush_ms / 1000),
         metrics_port=settings.metrics_port,
         now_ms=Clock(Path(sys.argv[1]), Path(sys.argv[2])).now_ms,

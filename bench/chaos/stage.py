@@ -9,7 +9,7 @@ import os
 import shutil
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from uuid import NAMESPACE_URL, UUID, uuid5
 
@@ -19,8 +19,11 @@ from bench.chaos.disks import Disk, make_disk
 from bench.chaos.hubs import HomePlan, Plan
 from bench.chaos.load import SimulatedHome
 from bench.chaos.orders import Orders, give
+from edge.identity import FOLDER, Identity, keep_identity
 from gateway.errors import UnavailableError
 from gateway.measurement import device_address
+from gateway.platform import ca
+from gateway.platform.broker_address import BrokerAccess
 from gateway.platform.embedded.broker import Broker
 from gateway.platform.embedded.database import SUPERUSER, Database
 from gateway.platform.embedded.packages import Packages
@@ -47,8 +50,7 @@ id = "{hub}"
 data_dir = "{data_dir}"
 
 [mqtt]
-url = "mqtt://{host}:{port}"
-password_file = "{password_file}"
+url = "{url}"
 """
 
 
@@ -159,15 +161,13 @@ class Stage:
         url = self.database.url().replace(
             f":{self.database.port}/", f":{self._ports.ingest_database}/"
         )
-        broker_url = self.broker.url().replace(
-            f":{self.broker.port}", f":{self._ports.ingest_broker}"
-        )
+        broker = _through(self.broker.access(), self._ports.ingest_broker)
         self._ingest[worker] = self._start(
             f"ingest-{worker}",
             self.cast.ingest, str(self.ingest_orders), str(self.ingest_events),
             HEARTH_DATABASE_URL=url,
-            HEARTH_MQTT_URL=broker_url,
             HEARTH_INGEST_FLUSH_MS="50",
+            **broker.environment(),
         )  # fmt: skip
 
     def kill_ingest(self, worker: int) -> bool:
@@ -258,10 +258,9 @@ class Stage:
         text = _HUB_FILE.format(
             hub=name,
             data_dir=self.hubs_disk.folder / name,
-            host=LOOPBACK,
-            port=port,
-            password_file=self.broker.password_file(name),
+            url=_through(self.broker.access(name), port).url,
         )
+        keep_identity(self.hubs_disk.folder / name / FOLDER, _identity(self.broker, name))
         self._config(hub).write_text(text, encoding="utf-8")
 
 
@@ -289,6 +288,22 @@ def build_stage(
         database_disk=database_disk,
         hubs_disk=hubs_disk,
         cast=cast,
+    )
+
+
+def _through(access: BrokerAccess, port: int) -> BrokerAccess:
+    """Return the same access by another port."""
+    return replace(access, url=f"mqtts://{LOOPBACK}:{port}")
+
+
+def _identity(broker: Broker, hub: str) -> Identity:
+    """Return what an enrolment would have given a hub that was admitted."""
+    access = broker.access(hub)
+    assert access.cert_file is not None  # noqa: S101 - our own broker asks for one
+    return Identity(
+        hub=ca.Bundle.from_pem(access.cert_file.read_bytes()),
+        hubs_root=ca.authority(broker.home, ca.Role.HUBS).pem(),
+        services_root=ca.authority(broker.home, ca.Role.SERVICES).pem(),
     )
 
 

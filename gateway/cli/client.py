@@ -11,9 +11,9 @@ from typing import Any
 
 import typer
 
+from api.access import Principal
 from api.app import create_app
 from api.archive import Archive
-from api.vault import Vault
 from gateway.cli.stages import require_checkout
 from gateway.platform.postgres import AsyncConnectionPool
 from gateway.platform.settings import CHECKOUT
@@ -24,6 +24,14 @@ FILE = CHECKOUT / "hearth_client" / "operations.py"
 app = typer.Typer(help="Python 客户端 / the Python client.")
 
 Schema = Mapping[str, Any]
+
+
+class _Nobody:
+    """Takes no token: the description is made without a request."""
+
+    async def principal(self, token: str) -> Principal:
+        raise NotImplementedError
+
 
 _HEAD = '''"""Every operation of the API as a method. Made by `hearth client`; a test keeps it up to date."""
 
@@ -49,7 +57,7 @@ def client() -> None:
 def description() -> dict[str, Any]:
     """Return the API's description; it needs no database."""
     nothing = Archive(AsyncConnectionPool(open=False))
-    described: dict[str, Any] = create_app(nothing, "", Vault({1: bytes(32)}, bytes(32))).openapi()
+    described: dict[str, Any] = create_app(nothing, _Nobody()).openapi()
     return described
 
 

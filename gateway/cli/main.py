@@ -17,6 +17,7 @@ from typing import Annotated
 import typer
 
 from gateway import __version__
+from gateway.cli.examples import give_examples
 from gateway.errors import HearthError, UnavailableError, UsageError
 from gateway.platform.logs import configure_logs
 from gateway.platform.settings import load_settings
@@ -175,6 +176,7 @@ def _add(app: typer.Typer, command: Command) -> None:
         for info in loaded.registered_commands
     ]
     is_single = names == [command.name]
+    give_examples(loaded, command.name)
     app.add_typer(loaded, name=None if is_single else command.name)
 
 

@@ -17,10 +17,10 @@ from api import live
 from api.access import Principal, Role
 from api.live import Follower, Told, read_place
 from api.resident_merge import merge
-from api.server import ApiConfig, serving
+from api.server import serving
 from gateway.platform.postgres import connect_blocking
 from gateway.platform.settings import LOOPBACK
-from tests.archives import API, BEARER, TOKEN, VAULT, public_id, served, store
+from tests.archives import API, BEARER, a_config, public_id, served, store
 from tests.fixtures.database import as_api
 from tests.worlds import NOON, OTHER_RESIDENT, a_pressure, a_weight, enter_registry, query
 
@@ -168,7 +168,7 @@ async def test_a_service_names_whom_it_follows(api: httpx.AsyncClient) -> None:
 
 async def test_a_stream_ends_by_name_when_the_service_does(database: str) -> None:
     enter_registry(database)
-    config = ApiConfig(dsn=as_api(database), token=TOKEN, host=LOOPBACK, port=0, vault=VAULT)
+    config = a_config(as_api(database))
     async with httpx.AsyncClient(headers=BEARER) as client, AsyncExitStack() as streams:
         async with serving(config) as port:
             client.base_url = httpx.URL(f"http://{LOOPBACK}:{port}")

@@ -17,7 +17,7 @@ from api.resident_import import import_residents
 from gateway.platform.postgres import connect_blocking
 from gateway.stored import QUARANTINE_REASONS
 from ingest.verdicts import Verdict
-from tests.archives import API, VAULT, api_over, public_id, store
+from tests.archives import API, IDENTITIES, api_over, public_id, store
 from tests.worlds import (
     NOON,
     OTHER_RESIDENT,
@@ -42,7 +42,7 @@ async def api(database: str) -> AsyncIterator[httpx.AsyncClient]:
             f"name,national_id,health_card,height_cm,target:systolic_mmhg\n{LINE}".encode()
         )
         import_residents(
-            connection, VAULT, file, date(2026, 11, 25), lambda _: None, lambda _: None
+            connection, IDENTITIES, file, date(2026, 11, 25), lambda _: None, lambda _: None
         )
     async with api_over(database) as client:
         yield client

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from api.resident_import import Counts, Rejected, import_residents
 from api.resident_keys import rewrap_keys
-from api.vault import Identity, Sealed, Vault, add_master_key, open_vault
+from api.vault import Identity, IdentityVault, Sealed, add_master_key, open_vault
 from gateway.cli.admin import app
 from gateway.errors import UsageError
 from gateway.identity_number import check_character
@@ -30,7 +30,7 @@ SAMPLE = "11010519491231002X"
 
 
 @pytest.fixture
-def vault(tmp_path: Path) -> Vault:
+def vault(tmp_path: Path) -> IdentityVault:
     return open_vault(tmp_path)
 
 
@@ -47,7 +47,7 @@ def a_number(place: int) -> str:
 
 
 def entered(
-    connection: Connection, vault: Vault, *lines: str, encoding: str = "utf-8"
+    connection: Connection, vault: IdentityVault, *lines: str, encoding: str = "utf-8"
 ) -> tuple[Counts, list[Rejected]]:
     rejected: list[Rejected] = []
     file = io.BytesIO("\n".join([HEADING, *lines]).encode(encoding))
@@ -56,7 +56,7 @@ def entered(
     return counts, rejected
 
 
-def identity_of(connection: Connection, vault: Vault, national_id: str) -> Identity:
+def identity_of(connection: Connection, vault: IdentityVault, national_id: str) -> Identity:
     mark = vault.marks(Identity(national_id=national_id)).national_id
     row = connection.execute(
         "SELECT r.public_id, k.key_id, k.wrapped, p.sealed FROM resident_profile p"
@@ -70,7 +70,7 @@ def identity_of(connection: Connection, vault: Vault, national_id: str) -> Ident
 
 
 def test_a_line_becomes_a_resident_whose_name_is_sealed(
-    connection: Connection, vault: Vault, database: str
+    connection: Connection, vault: IdentityVault, database: str
 ) -> None:
     counts, rejected = entered(connection, vault, f"王秀英,{SAMPLE},A1234567,,,C7,158.5,..130")
     assert (counts.entered, rejected) == (1, [])
@@ -92,7 +92,7 @@ def test_a_line_becomes_a_resident_whose_name_is_sealed(
 
 
 def test_the_same_file_again_changes_nothing(
-    connection: Connection, vault: Vault, database: str
+    connection: Connection, vault: IdentityVault, database: str
 ) -> None:
     lines = [f"居民{i},{a_number(i)},,,,C1,," for i in range(50)]
     assert entered(connection, vault, *lines)[0].entered == 50
@@ -103,7 +103,7 @@ def test_the_same_file_again_changes_nothing(
 
 
 def test_a_changed_line_changes_its_resident_and_keeps_what_it_does_not_say(
-    connection: Connection, vault: Vault, database: str
+    connection: Connection, vault: IdentityVault, database: str
 ) -> None:
     entered(connection, vault, f"王秀英,{SAMPLE},A1234567,,,C7,158,..130")
     counts, _ = entered(connection, vault, f"王秀瑛,{SAMPLE},,,,C8,,")
@@ -114,7 +114,7 @@ def test_a_changed_line_changes_its_resident_and_keeps_what_it_does_not_say(
 
 
 def test_what_is_wrong_is_told_by_line_and_reason_and_never_repeated(
-    connection: Connection, vault: Vault
+    connection: Connection, vault: IdentityVault
 ) -> None:
     counts, rejected = entered(
         connection,
@@ -147,21 +147,23 @@ def test_what_is_wrong_is_told_by_line_and_reason_and_never_repeated(
 
 
 def test_a_number_of_one_and_a_card_of_another_is_refused(
-    connection: Connection, vault: Vault
+    connection: Connection, vault: IdentityVault
 ) -> None:
     entered(connection, vault, f"甲,{a_number(1)},CARD0001,,,,,", f"乙,{a_number(2)},CARD0002,,,,,")
     _, rejected = entered(connection, vault, f"甲,{a_number(1)},CARD0002,,,,,")
     assert [fault.why for fault in rejected] == ["numbers_of_two_residents"]
 
 
-def test_a_file_of_excels_own_encoding_is_read(connection: Connection, vault: Vault) -> None:
+def test_a_file_of_excels_own_encoding_is_read(
+    connection: Connection, vault: IdentityVault
+) -> None:
     for encoding, place in (("gb18030", 1), ("utf-8-sig", 2)):
         entered(connection, vault, f"诸葛亮,{a_number(place)},,,,,,", encoding=encoding)
         assert identity_of(connection, vault, a_number(place)).name == "诸葛亮"
 
 
 def test_a_heading_that_is_not_understood_says_what_it_should_be(
-    connection: Connection, vault: Vault
+    connection: Connection, vault: IdentityVault
 ) -> None:
     connection.execute("DISCARD TEMP")
     with pytest.raises(UsageError, match="姓名,身份证号"):
@@ -171,7 +173,7 @@ def test_a_heading_that_is_not_understood_says_what_it_should_be(
 
 
 def test_another_archives_key_is_refused_before_anything_is_sealed(
-    connection: Connection, vault: Vault, tmp_path: Path
+    connection: Connection, vault: IdentityVault, tmp_path: Path
 ) -> None:
     entered(connection, vault, f"甲,{SAMPLE},,,,,,")
     with pytest.raises(UsageError, match="archive_key_1"):
@@ -179,7 +181,7 @@ def test_another_archives_key_is_refused_before_anything_is_sealed(
 
 
 def test_after_a_new_master_key_everything_opens_and_the_old_one_is_needed_no_more(
-    connection: Connection, vault: Vault, tmp_path: Path
+    connection: Connection, vault: IdentityVault, tmp_path: Path
 ) -> None:
     lines = [f"居民{i},{a_number(i)},,,,C1,," for i in range(20)]
     entered(connection, vault, *lines)
@@ -187,11 +189,11 @@ def test_after_a_new_master_key_everything_opens_and_the_old_one_is_needed_no_mo
     assert renewed.key_id == 2
     assert rewrap_keys(connection, renewed, lambda _done: None) == 20
     assert rewrap_keys(connection, renewed, lambda _done: None) == 0
-    only_new = Vault({2: _key_of(tmp_path, 2)}, _search_key(tmp_path))
+    only_new = IdentityVault({2: _key_of(tmp_path, 2)}, _search_key(tmp_path))
     assert identity_of(connection, only_new, a_number(7)).name == "居民7"
 
 
-def test_a_sealed_identity_opens_nowhere_else(vault: Vault) -> None:
+def test_a_sealed_identity_opens_nowhere_else(vault: IdentityVault) -> None:
     mine, yours = UUID(int=1), UUID(int=2)
     sealed = vault.seal(mine, Identity(name="王秀英"))
     assert vault.unseal(mine, sealed).name == "王秀英"

@@ -123,6 +123,9 @@ INSERT INTO access.permission (role, needs, everyone) VALUES
     ('coordinator', 'links', false),
     ('administrator', 'links', true),
     ('service', 'links', true);
+INSERT INTO access.scope (needs, pattern) VALUES
+    ('links', '^hearth/links$'),
+    ('targets', '^hearth/targets$');
 
 -- Who bears a number or a name, by its keyed hash, whoever may see them: their opaque ids only. A
 -- double entry leads to the entry it was merged into. For break-glass too, so not bound to the reader
@@ -253,9 +256,11 @@ BEGIN
 END
 $$;
 
--- Begin for many readers at once, those who follow live: decided and audited for each as access.begin
--- does, one row for each whom a reader may see, with the signs that are withheld from this reader. For
--- the rest of the transaction the values of all of them can be read; each goes to whom it was given.
+-- Begin for many readers at once, those who follow live: decided and audited for each pair of a reader
+-- and a resident as access.begin does one by one (tests/integration/test_api_live.py holds the two
+-- together), in one statement. One row for each pair that is admitted, with the signs that are withheld
+-- from this reader. For the rest of the transaction the values of all of them can be read; each goes to
+-- whom it was given.
 CREATE FUNCTION access.begin_each(
     _readers uuid[], _sessions uuid[], _origins text[], _action text, _whom uuid[],
     _reader_of integer[]
@@ -263,25 +268,100 @@ CREATE FUNCTION access.begin_each(
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
-    place integer;
-    whom uuid[];
-    seen integer[];
-    everyone integer[] := '{}';
+    readers integer[];
+    residents integer[];
+    verdicts text[];
 BEGIN
-    FOR place, whom IN
-        SELECT given.reader, array_agg(given.whom)
-        FROM unnest(_reader_of, _whom) AS given (reader, whom)
-        GROUP BY given.reader
-    LOOP
-        SELECT coalesce(array_agg(b.resident_id), '{}') INTO seen
-        FROM access.begin(
-            _readers[place], _sessions[place], _action, 'values', whom, NULL, _origins[place]
-        ) AS b
-        WHERE b.admitted;
-        everyone := everyone || seen;
-        RETURN QUERY SELECT place, s, access.withheld() FROM unnest(seen) AS s;
-    END LOOP;
-    PERFORM access.note(everyone, '{}', '{}', '');
+    WITH me AS (
+        SELECT given.place::integer AS reader, given.origin, known.*
+        FROM unnest(_readers, _sessions, _origins)
+            WITH ORDINALITY AS given (id, session, origin, place)
+        CROSS JOIN LATERAL access.known(given.id, given.session) AS known
+        WHERE known.account_id IS NOT NULL
+    ),
+    mine AS (
+        SELECT
+            me.*, may.everyone,
+            CASE
+                WHEN may.role IS NULL THEN 'role'
+                WHEN me.role = 'service' AND NOT EXISTS (
+                    SELECT FROM access.scope, unnest(me.scopes) AS own (name)
+                    WHERE needs = 'values' AND name ~ pattern
+                ) THEN 'scope'
+            END AS barred
+        FROM me
+        LEFT JOIN access.permission AS may ON may.role = me.role AND may.needs = 'values'
+    ),
+    judged AS (
+        SELECT
+            mine.reader, r.resident_id, mine.origin,
+            CASE mine.role WHEN 'service' THEN 'service:' ELSE 'user:' END || mine.public_id AS actor,
+            CASE
+                WHEN mine.barred IS NOT NULL THEN mine.barred
+                WHEN mine.role = 'resident' THEN
+                    CASE WHEN r.resident_id = mine.resident_id THEN 'own' ELSE 'other' END
+                WHEN mine.everyone THEN
+                    CASE mine.role WHEN 'service' THEN 'service' ELSE 'administration' END
+                WHEN mine.role = 'clinician' AND EXISTS (
+                    SELECT FROM break_glass AS glass
+                    WHERE glass.account_id = mine.account_id
+                        AND glass.resident_id = r.resident_id
+                        AND glass.expires_at > now()
+                ) THEN 'break_glass'
+                WHEN EXISTS (
+                    SELECT FROM objection
+                    WHERE objection.resident_id = r.resident_id
+                        AND objection.account_id = mine.account_id
+                        AND objection.withdrawn_at IS NULL
+                ) THEN 'refused'
+                WHEN EXISTS (
+                    SELECT FROM care_team_member AS member
+                    JOIN care_team_resident AS cared USING (care_team_id)
+                    WHERE member.account_id = mine.account_id
+                        AND member.during @> now()
+                        AND cared.resident_id = r.resident_id
+                        AND cared.during @> now()
+                ) THEN 'care_team'
+                ELSE 'outside'
+            END AS verdict
+        FROM (SELECT DISTINCT p.reader, p.id FROM unnest(_reader_of, _whom) AS p (reader, id)) AS pair
+        JOIN mine USING (reader)
+        JOIN resident AS r ON r.public_id = pair.id
+    ),
+    audited AS (
+        INSERT INTO audit (actor, action, resident_id, origin, detail)
+        SELECT
+            actor, _action, resident_id, origin,
+            jsonb_build_object(
+                CASE
+                    WHEN verdict IN ('own', 'care_team', 'break_glass', 'administration', 'service')
+                        THEN 'by'
+                    ELSE 'refused'
+                END,
+                verdict
+            )
+        FROM judged
+    )
+    SELECT
+        coalesce(array_agg(j.reader), '{}'), coalesce(array_agg(j.resident_id), '{}'),
+        coalesce(array_agg(j.verdict), '{}')
+    INTO readers, residents, verdicts
+    FROM judged AS j
+    WHERE j.verdict IN ('own', 'care_team', 'break_glass', 'administration', 'service');
+    PERFORM access.note(residents, '{}', '{}', '');
+    RETURN QUERY
+    SELECT
+        given.reader, given.resident,
+        CASE
+            WHEN given.verdict IN ('care_team', 'service') THEN (
+                SELECT coalesce(array_agg(given.resident::bigint << 16 | o.sign), '{}')
+                FROM objection AS o
+                WHERE o.resident_id = given.resident AND o.sign IS NOT NULL
+                    AND o.withdrawn_at IS NULL
+            )
+            ELSE '{}'
+        END
+    FROM unnest(readers, residents, verdicts) AS given (reader, resident, verdict);
 END
 $$;
 

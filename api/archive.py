@@ -166,12 +166,13 @@ class Archive:
         action: str,
         needs: Needs = Needs.VALUES,
         resident: UUID | None = None,
+        residents: Sequence[UUID] = (),
         reason: str | None = None,
     ) -> AsyncIterator[AsyncConnection[TupleRow]]:
         """Open a transaction that reads for a principal, audited; it commits when the block ends.
 
-        `action` (noun.verb) and `needs` say what is read; without a `resident`, of all whom the
-        principal may see (values then are of the care team, each audited). Answer only after the
+        `action` (noun.verb) and `needs` say what is read; of `resident`, or of several `residents`, all
+        of whom the principal must be allowed to see; without either, of all whom the principal may see (values then are of the care team, each audited). Answer only after the
         block: before it ends, the audit is not committed.
 
         Raises:
@@ -180,12 +181,13 @@ class Archive:
             SignedOutError: the account is disabled or the session revoked.
         """
         require(principal, needs, resident)
+        one = None if resident is None else [resident]
         parameters = {
             "reader": principal.user,
             "session": principal.session,
             "action": action,
             "needs": needs.value,
-            "whom": None if resident is None else [resident],
+            "whom": list(residents) if resident is None and residents else one,
             "reason": reason,
             "origin": principal.origin,
         }

@@ -20,7 +20,7 @@ from uuid import UUID
 import orjson
 
 from api import metrics
-from api.access import Principal, SignedOutError
+from api.access import ForbiddenError, Principal, SignedOutError
 from api.archive import Archive
 from api.json_rows import measurement_document
 from api.live_reads import Given, Wanted, read_news, watched
@@ -46,7 +46,7 @@ RETRY_S = 1.0
 """When the database is down, it is tried again after this."""
 KEEP_ALIVE_S = 15.0
 """A comment is sent when nothing else was for so long, so that no proxy takes it for dead."""
-REFRESH_S = 30.0
+REFRESH_S = 300.0
 """How often it is asked anew whom a client may see, and whether it is still signed in."""
 FOLLOW_S_MAX = 3600.0
 """A stream ends after this, and the client comes again with a fresh token."""
@@ -288,6 +288,9 @@ async def _queued(feed: Feed, follower: Follower, ends_at: float) -> AsyncIterat
                 await feed.refresh(follower)
             except SignedOutError:
                 yield _told(Told.SIGNED_OUT)
+                return
+            except ForbiddenError:
+                yield _told(Told.RECONNECT)
                 return
             except UnavailableError:
                 continue  # as before; each event is decided by itself anyway

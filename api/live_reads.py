@@ -61,7 +61,7 @@ async def watched(
     """Return whom a principal may see, by the store's key; of `residents` where they are given.
 
     Raises:
-        ForbiddenError: the principal may see no one's values.
+        ForbiddenError: the principal may see no one's values, or not those of one of `residents`.
         SignedOutError: the account is disabled or the session revoked.
     """
     async with archive.reading(principal, action="live.follow", needs=Needs.RECORD) as connection:

@@ -23,7 +23,7 @@ from pathlib import Path
 from uuid import UUID
 
 from bench.api_process import SERVICE, ApiProcess, reader_of, running_api
-from bench.database import own_database
+from bench.databases import own_database
 from bench.result import Result, compare
 from gateway.errors import UnavailableError
 from gateway.platform.embedded.packages import find_packages
@@ -208,7 +208,6 @@ class _Archive:
 
     def pgbench(self, case: Case, seconds: float) -> float:
         """Return the transactions a second of the same statements."""
-        parts = dsn_parts(self._reader)
         with tempfile.NamedTemporaryFile("w", suffix=".sql") as script:
             script.write(case.script)
             script.flush()
@@ -218,14 +217,7 @@ class _Archive:
                     *("-c", str(CONNECTIONS), "-T", str(int(seconds))),
                     *("-D", f"residents={self._residents}"),
                 ],
-                env=os.environ
-                | {
-                    "PGHOST": str(parts["host"]),
-                    "PGPORT": str(parts["port"]),
-                    "PGUSER": str(parts["user"]),
-                    "PGPASSWORD": str(parts["password"]),
-                    "PGDATABASE": str(parts["dbname"]),
-                },
+                env=os.environ | dsn_parts(self._reader),
                 capture_output=True,
                 text=True,
                 check=False,

@@ -25,7 +25,7 @@ from uuid import UUID
 import numpy as np
 
 from bench.api_process import ApiProcess, reader_of, running_api
-from bench.database import own_database
+from bench.databases import own_database
 from bench.result import Result, compare
 from gateway import wire
 from gateway.gatt.times import ms_since_epoch

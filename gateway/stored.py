@@ -34,6 +34,7 @@ QUARANTINE_REASONS = {
     70: "no_batch",
     71: "hub_unknown",
     72: "hub_foreign",
+    73: "hub_revoked",
 }
 """What the numbers in quarantine's column `reason` mean (ingest.verdicts.Verdict)."""
 QUARANTINE_KINDS = {1: "measurement", 2: "payload", 3: "message"}

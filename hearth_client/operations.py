@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal, NotRequired, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
 from hearth_client.transport import Event, Transport, path_segment
 
@@ -14,12 +14,95 @@ class AbsentValue(TypedDict):
     absent: str
 
 
+class AlertDocument(TypedDict):
+    """One alert: a rule that a stretch of a resident's readings meets."""
+
+    id: str
+    resident: str
+    rule: str
+    title: dict[str, str]
+    source: str
+    version: str
+    stage: int
+    state: str
+    is_note: bool
+    started_at: str
+    last_at: str
+    cleared_at: str | None
+    alarm_at: str | None
+    raised_at: str
+    changed_at: str
+    readings: int
+
+
+class AlertEvent(TypedDict):
+    """What happened to an alert, or what somebody said of it."""
+
+    at: str
+    actor: str
+    what: str
+    note: str | None
+
+
+class AlertHistory(TypedDict):
+    """An alert and all that happened to it."""
+
+    alert: AlertDocument
+    events: list[AlertEvent]
+
+
+AlertState = Literal["open", "acknowledged", "resolved", "withdrawn"]
+
+
+class AuditEntry(TypedDict):
+    """One act on a resident's data: who, what, why, from where."""
+
+    id: int
+    at: str
+    action: str
+    reason: str | None
+    origin: str | None
+    actor: str
+    login: str | None
+    role: str | None
+    detail: dict[str, Any]
+
+
+class BreakGlass(TypedDict):
+    """Why access is needed in an emergency."""
+
+    reason: str
+
+
+class BrokenGlass(TypedDict):
+    """Access in an emergency, and until when."""
+
+    resident: str
+    expires_at: str
+
+
+class ConsentChange(TypedDict):
+    """What a resident says: to withhold a sign or refuse an account, or to allow it again."""
+
+    sign: NotRequired[str | None]
+    account: NotRequired[str | None]
+    allow: NotRequired[bool]
+
+
 class ConvertedValue(TypedDict):
     """A value that the device sent in another unit."""
 
     value: float
     unit: str
     original: PresentValue
+
+
+class DayTotal(TypedDict):
+    """The sum of a local day."""
+
+    day: str
+    total: float
+    readings: int
 
 
 class Device(TypedDict):
@@ -35,6 +118,16 @@ class Done(TypedDict):
     """A write is done, now or before."""
 
     done: NotRequired[bool]
+
+
+class ExcludedReadings(TypedDict):
+    """How many readings of the window were left out, and why."""
+
+    artefact: int
+    unusual: int
+    absent: int
+    other_hours: int
+    surplus: int
 
 
 class FoundResident(TypedDict):
@@ -67,6 +160,25 @@ class Home(TypedDict):
     created_at: str
     hubs: int
     devices: int
+
+
+class HomePressure(TypedDict):
+    """Home blood pressure by one rule set, over its days up to the day asked for."""
+
+    rule_set: str
+    source: str
+    version: str
+    days: int
+    mean: PressurePair
+    morning: PressurePair
+    evening: PressurePair
+    deviation: PressurePair
+    sessions: int
+    readings: int
+    full_days: int
+    adequate: bool
+    elevated: bool | None
+    excluded: ExcludedReadings
 
 
 class Hub(TypedDict):
@@ -138,6 +250,15 @@ class LinkEntry(TypedDict):
     ends_at: str | None
 
 
+class Me(TypedDict):
+    """Who asks, as the token says."""
+
+    id: str
+    role: str
+    resident: str | None
+    scopes: list[str]
+
+
 class MeasurementDocument(TypedDict):
     """One measurement of a resident."""
 
@@ -164,7 +285,39 @@ class NewLink(TypedDict):
     ends_at: NotRequired[str | None]
 
 
+class NoticeDocument(TypedDict):
+    """Something that a resident, or whoever reads the audit, is told."""
+
+    id: int
+    kind: str
+    at: str
+    detail: dict[str, Any]
+
+
+class Objection(TypedDict):
+    """What a resident does not consent to: a sign is withheld, or an account is refused."""
+
+    id: str
+    sign: str | None
+    account: str | None
+    recorded_at: str
+
+
 Order = Literal["desc", "asc"]
+
+
+class PageAlertDocument(TypedDict):
+    """Some items and how to go on."""
+
+    items: list[AlertDocument]
+    next: str | None
+
+
+class PageAuditEntry(TypedDict):
+    """Some items and how to go on."""
+
+    items: list[AuditEntry]
+    next: str | None
 
 
 class PageDevice(TypedDict):
@@ -216,6 +369,13 @@ class PageMeasurementDocument(TypedDict):
     next: str | None
 
 
+class PageNoticeDocument(TypedDict):
+    """Some items and how to go on."""
+
+    items: list[NoticeDocument]
+    next: str | None
+
+
 class PageQuarantineEntry(TypedDict):
     """Some items and how to go on."""
 
@@ -228,6 +388,18 @@ class PageResident(TypedDict):
 
     items: list[Resident]
     next: str | None
+
+
+class PartialNews2(TypedDict):
+    """NEWS2 in part: a home has no respiration rate, consciousness or oxygen supply."""
+
+    label: str
+    score: int
+    present: list[str]
+    of_parameters: int
+    single_three: bool
+    source: str
+    version: str
 
 
 class PersonDocument(TypedDict):
@@ -260,6 +432,13 @@ class PresentValue(TypedDict):
 
     value: float
     unit: str
+
+
+class PressurePair(TypedDict):
+    """A mean, null where nothing was measured."""
+
+    systolic_mmhg: float | None
+    diastolic_mmhg: float | None
 
 
 class QuantityDocument(TypedDict):
@@ -318,7 +497,14 @@ Reason = Literal[
     "no_batch",
     "hub_unknown",
     "hub_foreign",
+    "hub_revoked",
 ]
+
+
+class Remark(TypedDict):
+    """What somebody says when settling an alert."""
+
+    note: NotRequired[str | None]
 
 
 class Resident(TypedDict):
@@ -352,6 +538,9 @@ class RuleDocument(TypedDict):
     says: Text
 
 
+RuleSet = Literal["china-2024", "aha-acc-2025"]
+
+
 class SeriesDocument(TypedDict):
     """Buckets on one axis."""
 
@@ -382,6 +571,19 @@ class SignSeries(TypedDict):
 
 
 State = Literal["waiting", "replayed", "discarded"]
+
+
+class Statistics(TypedDict):
+    """Statistics by published guidelines, by the time of measurement; local days are Shanghai's."""
+
+    notice: str
+    day: str
+    home_pressure: HomePressure
+    weight: WeightTrend
+    temperature: list[TemperaturePeak]
+    water_ml: list[DayTotal]
+    steps: list[DayTotal]
+    news2: PartialNews2
 
 
 class StatusDocument(TypedDict):
@@ -418,6 +620,15 @@ class TargetsOutput(TypedDict):
     targets: NotRequired[dict[str, TargetOutput]]
 
 
+class TemperaturePeak(TypedDict):
+    """The highest temperature of a local day."""
+
+    day: str
+    peak_celsius: float
+    peak_at: str
+    readings: int
+
+
 class Text(TypedDict):
     """What a person reads: Simplified Chinese first, English second."""
 
@@ -431,6 +642,16 @@ class Vocabulary(TypedDict):
     signs: list[SignDocument]
     absences: list[str]
     time_qualities: list[str]
+
+
+class WeightTrend(TypedDict):
+    """How the latest weight changed; null where nothing was measured before."""
+
+    change_3d_kg: float | None
+    change_7d_kg: float | None
+    gain_3d_kg: float | None
+    source: str
+    version: str
 
 
 Width = Literal["hour", "day", "week", "month"]
@@ -608,6 +829,117 @@ class Client(Transport):
         """List when the residents of your care team were last measured: who needs a call. No values."""
         return self.json(
             "GET", "/api/v1/worklists/last-measured", params={"after": after, "limit": limit}
+        )
+
+    def read_me(self) -> Me:
+        """Return who asks."""
+        return self.json("GET", "/api/v1/me")
+
+    def list_notices(
+        self, *, after: int | None = None, limit: int | None = None
+    ) -> PageNoticeDocument:
+        """List what the one who asks is told, the latest first: a resident, or who reads the audit."""
+        return self.json("GET", "/api/v1/notices", params={"after": after, "limit": limit})
+
+    def list_audit(
+        self, resident: str, *, after: int | None = None, limit: int | None = None
+    ) -> PageAuditEntry:
+        """List every read and write of a resident's data, refused ones too, the latest first."""
+        return self.json(
+            "GET",
+            f"/api/v1/residents/{path_segment(resident)}/audit",
+            params={"after": after, "limit": limit},
+        )
+
+    def read_consent(self, resident: str) -> list[Objection]:
+        """List the signs that the resident withholds and the accounts that are refused."""
+        return self.json("GET", f"/api/v1/residents/{path_segment(resident)}/consent")
+
+    def change_consent(
+        self, resident: str, body: ConsentChange, *, idempotency_key: str | None = None
+    ) -> list[Objection]:
+        """Withhold a sign from everyone else, or refuse a clinician; or allow it again."""
+        return self.json(
+            "POST",
+            f"/api/v1/residents/{path_segment(resident)}/consent",
+            headers={"Idempotency-Key": idempotency_key},
+            body=body,
+        )
+
+    def break_glass(
+        self, resident: str, body: BreakGlass, *, idempotency_key: str | None = None
+    ) -> BrokenGlass:
+        """Open a resident's archive for an hour, with a reason that the resident is told."""
+        return self.json(
+            "POST",
+            f"/api/v1/residents/{path_segment(resident)}/break-glass",
+            headers={"Idempotency-Key": idempotency_key},
+            body=body,
+        )
+
+    def read_statistics(
+        self, resident: str, *, rule_set: RuleSet | None = None, day: str | None = None
+    ) -> Statistics:
+        """Return home blood pressure, weight, temperature, water, steps and partial NEWS2."""
+        return self.json(
+            "GET",
+            f"/api/v1/residents/{path_segment(resident)}/statistics",
+            params={"rule_set": rule_set, "day": day},
+        )
+
+    def list_alerts(
+        self,
+        *,
+        state: list[AlertState] | None = None,
+        after: str | None = None,
+        limit: int | None = None,
+    ) -> PageAlertDocument:
+        """List alerts of all whom the one who asks may see, newest first."""
+        return self.json(
+            "GET", "/api/v1/alerts", params={"state": state, "after": after, "limit": limit}
+        )
+
+    def list_alerts_of(
+        self,
+        resident: str,
+        *,
+        state: list[AlertState] | None = None,
+        after: str | None = None,
+        limit: int | None = None,
+    ) -> PageAlertDocument:
+        """List a resident's alerts, newest first."""
+        return self.json(
+            "GET",
+            f"/api/v1/residents/{path_segment(resident)}/alerts",
+            params={"state": state, "after": after, "limit": limit},
+        )
+
+    def read_alert(self, resident: str, alert: str) -> AlertHistory:
+        """Return one alert with its events."""
+        return self.json(
+            "GET", f"/api/v1/residents/{path_segment(resident)}/alerts/{path_segment(alert)}"
+        )
+
+    def acknowledge(
+        self, resident: str, alert: str, body: Remark, *, idempotency_key: str | None = None
+    ) -> bytes:
+        """Say that somebody has seen it and cares for it."""
+        return self.content(
+            "POST",
+            f"/api/v1/residents/{path_segment(resident)}/alerts/{path_segment(alert)}/acknowledge",
+            headers={"Idempotency-Key": idempotency_key},
+            body=body,
+        )
+
+    def resolve(
+        self, resident: str, alert: str, body: Remark, *, idempotency_key: str | None = None
+    ) -> bytes:
+        """Say that nothing more is to be done."""
+        return self.content(
+            "POST",
+            f"/api/v1/residents/{path_segment(resident)}/alerts/{path_segment(alert)}/resolve",
+            headers={"Idempotency-Key": idempotency_key},
+            body=body,
         )
 
     def list_homes(self, *, after: str | None = None, limit: int | None = None) -> PageHome:

@@ -16,6 +16,7 @@ from gateway.platform.postgres import connect, translated
 from gateway.platform.service import run_until_signalled
 from ingest import metrics
 from ingest.batches import Flush
+from ingest.fairness import REJECTED_BYTES, Fairness
 from ingest.leases import PERIOD_S, Leases
 from ingest.pipeline import FlushRule, Gatherer, Pipeline, receipts_by_hub, wall_clock_ms
 from ingest.quarantine import ActedBy, Filter, replay
@@ -65,7 +66,12 @@ class Worker:
         self._have_registry = asyncio.Event()
         self._registry_changed = asyncio.Event()
         self._gatherer = Gatherer(config.rule)
-        self._intake = Intake(bytes_max=HELD_BYTES_MAX, deliver=self._gatherer.deliver)
+        self._fairness = Fairness()
+        self._intake = Intake(
+            bytes_max=HELD_BYTES_MAX,
+            deliver=self._gatherer.deliver,
+            admits=self._fairness.admits,
+        )
         self._pipeline = Pipeline(
             config.dsn,
             self._gatherer.next,
@@ -100,6 +106,8 @@ class Worker:
 
     def _answer(self, flush: Flush, outcomes: Sequence[Outcome]) -> None:
         """Send receipts, then acknowledge: the flush is committed."""
+        for rejected in flush.rejected:
+            self._fairness.charge(rejected.message.hub, REJECTED_BYTES)
         for hub, payload in receipts_by_hub(outcomes):
             lane = self._lanes.get(wire.lane_of(hub))
             if lane is not None:

@@ -13,6 +13,7 @@ from fastapi.responses import Response, StreamingResponse
 
 from api.access import CurrentPrincipal, Needs, Role, require
 from api.live import Feed, Follower, read_place, stream
+from api.openapi import UNKNOWN_RESIDENT
 from api.problems import ParameterError, problem
 from api.routes.parameters import PREFIX
 
@@ -50,7 +51,7 @@ FeedOfApp = Annotated[Feed, Depends(_feed)]
     "/live",
     summary="实时测量 / new readings as they are stored",
     response_class=StreamingResponse,
-    responses=STREAM,
+    responses=STREAM | UNKNOWN_RESIDENT,
 )
 async def follow(
     feed: FeedOfApp,

@@ -105,7 +105,7 @@ def _method(path: str, method: str, operation: Schema) -> Iterator[str]:
     in_path = [p["name"] for p in parameters if p["in"] == "path"]
     others = [p for p in parameters if p["in"] != "path"]
     body = operation.get("requestBody", {}).get("content", {}).get(_JSON, {}).get("schema")
-    content = operation["responses"]["200"].get("content", {})
+    content = _content(operation["responses"])
     signature = ["self", *(f"{name}: str" for name in in_path)]
     if body is not None:
         signature.append(f"body: {_type(body)}")
@@ -130,6 +130,14 @@ def _method(path: str, method: str, operation: Schema) -> Iterator[str]:
     if body is not None:
         arguments.append("body=body")
     yield f"        return self.{_call(content)}({', '.join(arguments)})"
+
+
+def _content(responses: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what an operation answers when it succeeds; nothing where that is 204."""
+    success: Mapping[str, Any] = next(
+        response for status, response in responses.items() if status.startswith("2")
+    )
+    return success.get("content", {})
 
 
 def _argument(parameter: Schema) -> str:

@@ -152,9 +152,12 @@ def dsn_with(dsn: str, **parameters: str | int) -> str:
     return conninfo.make_conninfo(dsn, **parameters)
 
 
-def dsn_parts(dsn: str) -> dict[str, str | int | None]:
-    """Return the parameters of a DSN by name: host, port, user, password, dbname."""
-    return dict(conninfo.conninfo_to_dict(dsn))
+def dsn_parts(dsn: str) -> dict[str, str]:
+    """Return a DSN as the variables that PostgreSQL's own programs read (libpq, 32.15)."""
+    names = {"host": "PGHOST", "port": "PGPORT", "user": "PGUSER", "password": "PGPASSWORD"}
+    names |= {"dbname": "PGDATABASE", "sslmode": "PGSSLMODE", "sslrootcert": "PGSSLROOTCERT"}
+    parts = conninfo.conninfo_to_dict(dsn)
+    return {names[name]: str(value) for name, value in parts.items() if name in names and value}
 
 
 def redacted(dsn: str) -> str:

@@ -111,8 +111,10 @@ def running_demo(environment: dict[str, str], *, homes: int) -> Iterator[subproc
     ) as demo:
         try:
             yield demo
-        finally:
+        except BaseException:
             demo.kill()
+            sys.stderr.write(demo.communicate()[1].decode()[-4000:])
+            raise
 
 
 def wait_for_the_hubs(home: Path) -> None:

@@ -1,4 +1,4 @@
-"""A database of a measurement's own, with the schema in it, dropped afterwards."""
+"""A database of a bench's own, with the schema, gone afterwards."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ingest.migrations import migrate
 
 @contextmanager
 def own_database(server: str, name: str) -> Iterator[str]:
-    """Make a database on `server` for the block; yields the DSN of its owner."""
+    """Make the database `name` on `server` for the block; yields its DSN."""
 
     def execute(statement: LiteralString) -> None:
         with connect_blocking(server, application="hearth-bench", autocommit=True) as admin:

@@ -1,8 +1,8 @@
 """Erasure: a resident's key is destroyed, and with it what names the resident, in every copy.
 
 Personal Information Protection Law, articles 28 and 47. Gone: the key, the identity and its hashes,
-the profile, the measurements, the bytes kept apart of the resident's own slots and times. Kept: the
-opaque id, the audit (Cybersecurity Law, article 21(3): at least six months), superseded links
+the profile, the measurements, the alerts, the bytes kept apart of the resident's own slots and times;
+the resident's account is disabled. Kept: the opaque id, the audit (Cybersecurity Law, article 21(3): at least six months), superseded links
 (opaque), and how many rows of each batch there were, so that the ledger balances (docs/archive.md).
 """
 
@@ -22,6 +22,12 @@ _STEPS = (
     "end_links",
     "forget_kept_apart",
     "forget_merges",
+    "forget_deliveries",
+    "forget_alert_events",
+    "forget_alerts",
+    "forget_marks",
+    "end_care",
+    "disable_account",
     "mark_erased",
 )
 

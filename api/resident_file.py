@@ -19,13 +19,17 @@ from uuid import UUID
 import orjson
 
 from api.access import Principal
-from api.archive import Archive, Order, Selection
+from api.archive import COLUMNS, Archive, Order, Selection, stored_measurement
 from api.cursor import BEFORE_ALL, BEHIND_ALL
 from api.documents import AbsentValue, MeasurementDocument
 from api.json_rows import measurement_document
-from api.people import PersonDocument, person
+from api.people import QUERIES, PersonDocument, person, person_document
+from api.resident_import import QUERIES as RESIDENTS
 from api.vault import IdentityVault
 from gateway import __version__
+from gateway.errors import UsageError
+from gateway.platform.audit import AuditEvent, command_actor, write_audit
+from gateway.platform.postgres import AsyncConnection, translated
 from gateway.vitals import QUANTITIES, SIGNS
 
 MEDIA_TYPE = "application/zip"
@@ -50,6 +54,7 @@ have the digits that the device showed.
 """
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 """By which a spreadsheet program knows that it is UTF-8."""
+_EVERY = QUERIES["every_measurement"].format(quantities=COLUMNS)
 _FIXED = ("measured_at", "sign", "device", "user_slot", "time_quality", "artefact", "statuses")
 
 
@@ -63,6 +68,42 @@ async def resident_file(
         await write_copy(file, profile, pages)
         file.seek(0)
         return file.read(COPY_BYTES_MAX)
+
+
+async def export_resident(
+    connection: AsyncConnection, vault: IdentityVault, resident: UUID, file: IO[bytes]
+) -> int:
+    """Write the archive file as the schema's owner, audited; returns how many measurements it has.
+
+    Raises:
+        UsageError: there is no such resident.
+        UnavailableError: the database is down.
+    """
+    actor, origin = command_actor()
+    with translated():
+        async with connection.transaction():
+            # So that a measurement's times are written as everywhere (api.archive).
+            await connection.execute("SET LOCAL timezone = 'UTC'")
+            whom = {"resident": resident}
+            found = await (await connection.execute(QUERIES["profile"], whom)).fetchone()
+            key = await (await connection.execute(RESIDENTS["sealed_of"], whom)).fetchone()
+            if found is None or key is None:
+                raise UsageError(f"居民未登记 / resident {resident} is not entered")
+            event = AuditEvent(
+                actor=actor, action="resident.copy", resident_id=key[0], origin=origin
+            )
+            await write_audit(connection, [event])
+            pages = _all_pages(connection, key[0])
+            return await write_copy(file, person_document(vault, resident, found), pages)
+
+
+async def _all_pages(
+    connection: AsyncConnection, resident_id: int
+) -> AsyncIterator[Sequence[MeasurementDocument]]:
+    async with connection.cursor(name="resident_copy") as cursor:
+        await cursor.execute(_EVERY, {"resident_id": resident_id})
+        while rows := await cursor.fetchmany(PAGE_ROWS):
+            yield [measurement_document(stored_measurement(row)) for row in rows]
 
 
 async def write_copy(

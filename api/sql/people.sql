@@ -75,3 +75,15 @@ LIMIT %(limit)s
 -- When each resident of the reader was last measured.
 SELECT resident, sign, measured_at
 FROM access.last_measured(%(signs)s, %(after)s, %(limit)s)
+
+-- name: every_measurement
+-- All measurements of one resident, the oldest first, for whoever owns the schema.
+SELECT
+    m.measured_at, m.device_id, m.user_slot, m.sign,
+    (extract(epoch FROM m.identity_time) * 1000000)::bigint AS identity_us, m.stored_at,
+    m.received_after_s, m.utc_offset, m.time_quality, m.unit_set, m.digits, m.status, m.flags,
+    {quantities}, d.address
+FROM measurement AS m
+LEFT JOIN device AS d USING (device_id)
+WHERE m.resident_id = %(resident_id)s
+ORDER BY m.measured_at

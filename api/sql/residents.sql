@@ -182,3 +182,36 @@ WITH RECURSIVE entry AS (
     SELECT r.resident_id FROM resident r JOIN entry ON r.merged_into = entry.resident_id
 )
 SELECT resident_id FROM entry
+
+-- name: forget_deliveries
+-- What was told of the resident's alerts.
+DELETE FROM webhook_delivery
+WHERE event_id IN (
+    SELECT event_id
+    FROM alert_event
+    JOIN alert USING (alert_id)
+    WHERE alert.resident_id = %(resident_id)s
+)
+
+-- name: forget_alert_events
+-- What people said of the resident's alerts.
+DELETE FROM alert_event
+WHERE alert_id IN (SELECT alert_id FROM alert WHERE resident_id = %(resident_id)s)
+
+-- name: forget_alerts
+-- The alerts, which hold values.
+DELETE FROM alert WHERE resident_id = %(resident_id)s
+
+-- name: forget_marks
+-- For which rules the resident was marked.
+DELETE FROM alert_mark WHERE resident_id = %(resident_id)s
+
+-- name: end_care
+-- No care team looks after the resident any more.
+UPDATE care_team_resident
+SET during = tstzrange(lower(during), now())
+WHERE resident_id = %(resident_id)s AND during @> now() AND lower(during) IS DISTINCT FROM now()
+
+-- name: disable_account
+-- The resident's own account, if there is one, opens nothing any more.
+UPDATE account SET disabled_at = coalesce(disabled_at, now()) WHERE resident_id = %(resident_id)s

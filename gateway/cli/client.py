@@ -137,7 +137,8 @@ def _content(responses: Mapping[str, Any]) -> Mapping[str, Any]:
     success: Mapping[str, Any] = next(
         response for status, response in responses.items() if status.startswith("2")
     )
-    return success.get("content", {})
+    content: Mapping[str, Any] = success.get("content", {})
+    return content
 
 
 def _argument(parameter: Schema) -> str:

@@ -212,3 +212,66 @@ def test_whoever_reads_too_slowly_is_dropped_by_name(monkeypatch: pytest.MonkeyP
 def test_places_are_read_as_they_are_given_out() -> None:
     assert read_place(None) is None
     assert read_place("7-4") == (7, 4)
+
+
+async def test_deciding_for_many_at_once_decides_as_one_by_one(database: str) -> None:
+    """Every role and relation, by access.begin and by access.begin_each: the same readers see the same."""
+    enter_registry(database)
+    query(
+        database,
+        "INSERT INTO account (public_id, login, role, resident_id, scopes) VALUES"
+        " (gen_random_uuid(), 'own', 'resident', 101, '{}'),"
+        " (gen_random_uuid(), 'team', 'clinician', NULL, '{}'),"
+        " (gen_random_uuid(), 'outside', 'clinician', NULL, '{}'),"
+        " (gen_random_uuid(), 'refused', 'clinician', NULL, '{}'),"
+        " (gen_random_uuid(), 'glass', 'clinician', NULL, '{}'),"
+        " (gen_random_uuid(), 'coordinator', 'coordinator', NULL, '{}'),"
+        " (gen_random_uuid(), 'administrator', 'administrator', NULL, '{}'),"
+        " (gen_random_uuid(), 'scoped', 'service', NULL, '{system/*.rs}'),"
+        " (gen_random_uuid(), 'scopeless', 'service', NULL, '{}');"
+        "INSERT INTO session (session_id, account_id, client, expires_at)"
+        " SELECT public_id, account_id, 'tests', now() + interval '1 hour' FROM account;"
+        "INSERT INTO care_team (name) VALUES ('clinic');"
+        "INSERT INTO care_team_member SELECT care_team_id, account_id, '(,)' FROM care_team, account"
+        " WHERE login IN ('team', 'refused');"
+        "INSERT INTO care_team_resident SELECT care_team_id, 101, '(,)' FROM care_team;"
+        "INSERT INTO objection (resident_id, account_id) SELECT 101, account_id FROM account"
+        " WHERE login = 'refused';"
+        "INSERT INTO objection (resident_id, sign) VALUES (101, 3);"
+        "INSERT INTO break_glass (account_id, resident_id, reason, expires_at)"
+        " SELECT account_id, 102, 'an emergency', now() + interval '1 hour' FROM account"
+        " WHERE login = 'glass'",
+    )
+    accounts = query(database, "SELECT public_id, login FROM account ORDER BY account_id")
+    residents = [public_id(database), public_id(database, OTHER_RESIDENT)]
+    with connect_blocking(as_api(database), application="hearth-tests") as connection:
+        one_by_one = set()
+        for reader, login in accounts:
+            for resident in residents:
+                rows = connection.execute(
+                    "SELECT resident_id, admitted, access.withheld() FROM"
+                    " access.begin(%s, %s, 'measurement.live', 'values', %s, NULL, NULL)",
+                    [reader, reader, [resident]],
+                )
+                one_by_one |= {
+                    (login, key, tuple(withheld)) for key, admitted, withheld in rows if admitted
+                }
+        rows = connection.execute(
+            "SELECT reader, resident, withheld FROM"
+            " access.begin_each(%s, %s, %s::text[], 'measurement.live', %s, %s)",
+            [
+                [reader for reader, _login in accounts],
+                [reader for reader, _login in accounts],
+                [None] * len(accounts),
+                residents * len(accounts),
+                [place + 1 for place in range(len(accounts)) for _ in residents],
+            ],
+        )
+        at_once = {(accounts[place - 1][1], key, tuple(withheld)) for place, key, withheld in rows}
+    assert at_once == one_by_one
+    assert {login for login, *_ in at_once} >= {"own", "team", "glass", "scoped"}
+    actions = query(
+        database, "SELECT actor, resident_id, detail::text FROM audit WHERE action LIKE '%.live'"
+    )
+    half = len(actions) // 2
+    assert sorted(actions[:half]) == sorted(actions[half:])

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+import os
+import zipfile
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 from uuid import UUID
 
 import pytest
+from typer.testing import CliRunner
 
 from api.erasure import erase
 from api.resident_merge import merge, unmerge
+from gateway.cli.admin import app
 from gateway.errors import UsageError
 from gateway.platform.postgres import Connection, connect_blocking
 from ingest.ledger import read_ledger
@@ -123,3 +130,25 @@ async def test_an_entry_that_leads_to_another_is_not_erased_by_itself(
     merge(connection, kept, gone, "entered twice")
     with pytest.raises(UsageError, match="merged into another entry"):
         erase(connection, gone, "asked for")
+
+
+@pytest.mark.usefixtures("connection")
+async def test_a_copy_is_written_whole_or_not_at_all_and_audited(
+    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HEARTH_DATABASE_URL", database)
+    monkeypatch.setenv("HEARTH_HOME", str(tmp_path))
+    await store(database, a_pressure(), a_weight())
+    file = tmp_path / "copy.zip"
+    words = ["resident", "export", str(public_id(database)), str(file), "--json"]
+    done = await asyncio.to_thread(CliRunner().invoke, app, words, catch_exceptions=False)
+    assert json.loads(done.stdout)["measurements"] == 2
+    with zipfile.ZipFile(file) as copy:
+        assert len(copy.read("measurements.json").splitlines()) == 2
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert query(database, "SELECT action, resident_id FROM audit") == [("resident.copy", RESIDENT)]
+    words[2] = "00000000-0000-0000-0000-000000000000"
+    words[3] = str(tmp_path / "nobody.zip")
+    with pytest.raises(UsageError, match="not entered"):
+        await asyncio.to_thread(CliRunner().invoke, app, words, catch_exceptions=False)
+    assert {name for name in os.listdir(tmp_path) if "zip" in name} == {"copy.zip"}  # noqa: PTH208

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import json
+import os
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,13 +19,15 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from api import registry
 from api.erasure import erase
 from api.records import Registration
+from api.resident_file import export_resident
 from api.resident_import import Counts, Rejected, import_residents
 from api.resident_keys import rewrap_keys
 from api.resident_merge import Moved, merge, unmerge
-from api.vault import add_master_key, open_vault
+from api.vault import IdentityVault, add_master_key, open_vault
 from gateway.cli.admin.options import AsJson, NewId, PublicId, open_archive, register
+from gateway.cli.database import database_url
 from gateway.cli.tables import show
-from gateway.platform.postgres import Connection
+from gateway.platform.postgres import Connection, connect
 from gateway.platform.settings import load_settings
 
 EXAMPLES = """\
@@ -33,10 +37,15 @@ hearth admin residents import residents.csv --rejected rejected.csv
 
 hearth admin resident merge KEPT DOUBLE --reason "entered twice"
 
+hearth admin resident export RESIDENT copy.zip
+
 hearth admin resident erase RESIDENT --reason "asked for on 2026-11-25"
 """
 
 app = typer.Typer(help="居民 / residents.", epilog=EXAMPLES, no_args_is_help=True)
+
+_PRIVATE = 0o600
+"""What is written of a resident, only its owner can read."""
 
 Reason = Annotated[
     str,
@@ -135,6 +144,38 @@ def unmerge_entries(
     """撤销合并, 恢复原状 / undo a merge; links and readings are as they were."""
     with open_archive() as connection:
         _tell(unmerge(connection, double, reason), as_json=as_json)
+
+
+@app.command("export")
+def export_file(
+    resident: Annotated[UUID, typer.Argument(help="居民编号 / the resident's id.")],
+    file: Annotated[
+        Path, typer.Argument(dir_okay=False, help="输出文件 / where to write: FILE.zip.")
+    ],
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """导出居民的全部数据 (JSON, CSV) / write all that is kept of a resident into one archive file."""
+    settings = load_settings()
+    unfinished = file.with_name(f".{file.name}.unfinished")
+    try:
+        count = asyncio.run(
+            _export(database_url(settings), open_vault(settings.home), resident, unfinished)
+        )
+        unfinished.replace(file)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    if as_json:
+        typer.echo(json.dumps({"file": str(file), "measurements": count}))
+    else:
+        typer.echo(f"{file}: {count} 条测量 / measurements")
+
+
+async def _export(dsn: str, vault: IdentityVault, resident: UUID, file: Path) -> int:
+    async with await connect(dsn, application="hearth-admin", autocommit=True) as connection:
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, _PRIVATE)
+        with os.fdopen(descriptor, "wb") as sink:
+            return await export_resident(connection, vault, resident, sink)
 
 
 @app.command("erase")

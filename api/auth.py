@@ -21,6 +21,7 @@ from api.issuer.keys import ALGORITHM, SigningKey
 from api.issuer.tokens import ACCESS_TOKEN_TYPE
 from api.problems import problem
 from gateway.errors import UnavailableError
+from gateway.platform.enrolment import ENROL_PATH, RENEW_PATH
 from gateway.platform.logs import get_logger
 
 OPEN_PATHS = frozenset(
@@ -33,9 +34,12 @@ OPEN_PATHS = frozenset(
         "/oauth/authorize",
         "/oauth/token",
         "/oauth/revoke",
+        ENROL_PATH,
+        RENEW_PATH,
     }
 )
-"""What is asked without a token: probes, and the way to a token."""
+"""What is asked without a token: probes, the way to a token, and hubs, who have none yet and bring a
+proof of their own (api.enrolment)."""
 LEEWAY_S = 5
 """The issuer's clock may differ from ours by so much."""
 TOKEN_CHARS_MAX = 8 * 1024

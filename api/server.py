@@ -23,6 +23,7 @@ from api.app import create_app
 from api.archive import Archive, open_archive
 from api.auth import OwnTokens
 from api.auth_foreign import ForeignTokens
+from api.enrolment import Office
 from api.issuer.issuer import Issuer
 from api.issuer.keys import SigningKey, load_signing_key
 from api.issuer.passwords import Vault
@@ -69,9 +70,18 @@ class ApiConfig:
     issuer: str | None = None
     notary: Notary | None = None
     """Anchors the audit from time to time; None: somebody else does."""
+    office: Office | None = None
+    """None: hubs are not enrolled here."""
 
 
-def config_of(settings: Settings, dsn: str, *, host: str | None, port: int | None) -> ApiConfig:
+def config_of(
+    settings: Settings,
+    dsn: str,
+    *,
+    host: str | None,
+    port: int | None,
+    office: Office | None = None,
+) -> ApiConfig:
     """Return what the settings say; `host` and `port` take the place of theirs where given."""
     return ApiConfig(
         dsn=dsn,
@@ -83,6 +93,7 @@ def config_of(settings: Settings, dsn: str, *, host: str | None, port: int | Non
         url=settings.api_url,
         issuer=settings.oidc_issuer,
         notary=Notary(settings.home),
+        office=office,
     )
 
 
@@ -160,12 +171,12 @@ def _application(
         foreign = ForeignTokens(
             client, archive.account_of, issuer=config.issuer, audience=config.audience
         )
-        return create_app(archive, foreign)
+        return create_app(archive, foreign, office=config.office)
     url = config.url or url_of(*listener.getsockname()[:2])
     signer = Signer(key=config.key, issuer=url, audience=config.audience)
     issuer = Issuer(IssuerStore(archive.pool), signer, config.vault)
     own = OwnTokens(key=config.key, issuer=url, audience=config.audience)
-    return create_app(archive, own, issuer)
+    return create_app(archive, own, issuer, config.office)
 
 
 def url_of(host: str, port: int) -> str:

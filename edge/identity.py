@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -77,21 +78,40 @@ def keep_identity(folder: Path, identity: Identity) -> None:
     write_private(_hub_file(folder), identity.hub.pem())
 
 
-def broker_of(folder: Path, url: str, now: datetime | None = None) -> BrokerAddress:
+def keep_failure(folder: Path, failure: str | None) -> None:
+    """Note why the last renewal failed, for `hearth hub status`; None: it did not."""
+    path = folder / "renewal_failure"
+    with suppress(OSError):  # a disk that is full is told of elsewhere
+        if failure is None:
+            path.unlink(missing_ok=True)
+        else:
+            path.write_text(f"{failure}\n", encoding="utf-8")
+
+
+def read_failure(folder: Path) -> str | None:
+    """Return why the last renewal failed; None: it did not."""
+    try:
+        return (folder / "renewal_failure").read_text(encoding="utf-8").strip()
+    except OSError:
+        return None
+
+
+def broker_of(
+    folder: Path, url: str, *, clock_is_set: bool = True, now: datetime | None = None
+) -> BrokerAddress:
     """Return the broker with what the files hold now.
 
-    A clock that shows a time before the certificate was issued is wrong for certain (a hub without
-    a battery wakes in 1970): then the broker's certificate is checked but for its dates.
+    While the machine's clock was not set (a hub without a battery wakes in 1970, or when it was last
+    switched off), or shows a time before the hub's own certificate, the broker's certificate is
+    checked but for its dates. Its root is Hearth's own, and nobody else's is accepted.
 
     Raises:
         UsageError: there is no identity, or the URL is none.
     """
     identity = read_identity(folder)
+    is_right = clock_is_set and is_possible(now or datetime.now(UTC), identity.hub.certificate)
     return broker_address(
-        url,
-        ca_file=_services_file(folder),
-        cert_file=_hub_file(folder),
-        check_time=is_possible(now or datetime.now(UTC), identity.hub.certificate),
+        url, ca_file=_services_file(folder), cert_file=_hub_file(folder), check_time=is_right
     )
 
 

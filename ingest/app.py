@@ -16,9 +16,10 @@ from gateway.platform.postgres import connect, translated
 from gateway.platform.service import run_until_signalled
 from ingest import metrics
 from ingest.batches import Flush
+from ingest.fairness import REJECTED_BYTES, Fairness
 from ingest.leases import PERIOD_S, Leases
-from ingest.pipeline import FlushRule, Gatherer, Pipeline, receipts_by_hub
-from ingest.quarantine import Filter, replay
+from ingest.pipeline import FlushRule, Gatherer, Pipeline, receipts_by_hub, wall_clock_ms
+from ingest.quarantine import ActedBy, Filter, replay
 from ingest.registry import Registry, load_registry, moved_devices
 from ingest.store import Outcome
 from ingest.subscriber import Intake, Lane, LaneTakenError
@@ -29,6 +30,7 @@ HELD_BYTES_MAX = 256 * 1024 * 1024
 REGISTRY_AGE_S_MAX = 60.0
 """The registry is read again at least this often, should a notification have been lost."""
 BACKOFF = Backoff(first_s=0.2, longest_s=5.0)
+BY_INGEST = ActedBy(actor="service:ingest", why="the registry has changed")
 WAITING_FOR_A_LINK = Filter(reasons=(Verdict.UNLINKED, Verdict.DEVICE_UNKNOWN), linked=True)
 
 _log = get_logger(__name__)
@@ -43,6 +45,7 @@ class IngestConfig:
     """Asked at each connection: certificates are renewed meanwhile."""
     rule: FlushRule
     metrics_port: int = 0
+    now_ms: Callable[[], int] = wall_clock_ms
 
 
 async def run(config: IngestConfig) -> None:
@@ -63,9 +66,18 @@ class Worker:
         self._have_registry = asyncio.Event()
         self._registry_changed = asyncio.Event()
         self._gatherer = Gatherer(config.rule)
-        self._intake = Intake(bytes_max=HELD_BYTES_MAX, deliver=self._gatherer.deliver)
+        self._fairness = Fairness()
+        self._intake = Intake(
+            bytes_max=HELD_BYTES_MAX,
+            deliver=self._gatherer.deliver,
+            admits=self._fairness.admits,
+        )
         self._pipeline = Pipeline(
-            config.dsn, self._gatherer.next, self._current_registry, self._answer
+            config.dsn,
+            self._gatherer.next,
+            self._current_registry,
+            self._answer,
+            now_ms=config.now_ms,
         )
         self._lanes: dict[int, Lane] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
@@ -94,6 +106,8 @@ class Worker:
 
     def _answer(self, flush: Flush, outcomes: Sequence[Outcome]) -> None:
         """Send receipts, then acknowledge: the flush is committed."""
+        for rejected in flush.rejected:
+            self._fairness.charge(rejected.message.hub, REJECTED_BYTES)
         for hub, payload in receipts_by_hub(outcomes):
             lane = self._lanes.get(wire.lane_of(hub))
             if lane is not None:
@@ -153,7 +167,7 @@ class Worker:
                 )
                 async with connection:
                     replayed = await replay(
-                        connection, self._current_registry(), WAITING_FOR_A_LINK, by="ingest"
+                        connection, self._current_registry(), WAITING_FOR_A_LINK, BY_INGEST
                     )
                 failures = 0
                 if replayed.looked_at:

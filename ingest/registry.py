@@ -6,7 +6,7 @@ never altered in place. A look-up is a binary search over a sorted array.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +43,13 @@ class Registry:
     link_starts: Ints
     link_ends: Ints
     link_residents: Ids
+    revoked_hubs: Keys = field(default_factory=lambda: np.zeros(0, np.uint64))
+    """Sorted; none of them is in `hub_names`."""
+
+    def is_revoked(self, name: int) -> bool:
+        """Tell whether a hub was enrolled once and counts no more."""
+        index = int(np.searchsorted(self.revoked_hubs, np.uint64(name)))
+        return index < len(self.revoked_hubs) and int(self.revoked_hubs[index]) == name
 
     def find_hub(self, name: int) -> tuple[int, int] | None:
         """Return the keys (hub, home) of an enrolled hub, None of any other."""
@@ -93,6 +100,7 @@ async def load_registry(connection: AsyncConnection) -> Registry:
     async with connection.transaction():
         await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         hubs = await _table(connection, "hubs", ("name", ">u8"), ("hub", ">i4"), ("home", ">i4"))
+        revoked = await _table(connection, "revoked_hubs", ("name", ">u8"))
         devices = await _table(
             connection, "devices", ("address", ">u8"), ("device", ">i4"), ("home", ">i4")
         )
@@ -120,6 +128,7 @@ async def load_registry(connection: AsyncConnection) -> Registry:
         link_starts=links["start"][link_order].astype(np.int64),
         link_ends=links["end"][link_order].astype(np.int64),
         link_residents=links["resident"][link_order].astype(np.int32),
+        revoked_hubs=np.sort(revoked["name"].astype(np.uint64)),
     )
 
 

@@ -1,7 +1,7 @@
 """Who gets what of every route: one entry a route, one status a case. A new route needs its entry here.
 
 An entry is one of the shapes below (`VALUES`, `RECORD`, ...) or a shape of its own. `{resident}` in a
-path is filled in with the resident of the case; GET is asked before everything else, so that what a
+path is filled in with the resident of the case, any other name with an id that nothing has; GET is asked before everything else, so that what a
 write changes does not change what is read.
 """
 
@@ -54,6 +54,10 @@ EQUIPMENT = (401, 403, 403, 403, 403, 403, 403, 200, 200, 200, 200, 200)
 OPERATIONS = (401, 403, 403, 403, 403, 403, 403, 403, 403, 200, 200, 403)
 CONSENT = (401, 200, 403, 403, 403, 403, 403, 403, 403, 403, 403, 403)
 GLASS = (401, 403, 403, 201, 201, 201, 201, 403, 403, 403, 403, 403)
+TEAM_VALUES = (401, 200, 200, 200, 200, 200, 200, 403, 403, 403, 403, 403)
+NO_SUCH_ALERT = (401, 404, 403, 404, 403, 403, 404, 403, 403, 403, 404, 403)
+SETTLED_ALREADY = (401, 403, 403, 409, 403, 403, 409, 403, 403, 403, 409, 403)
+NOT_HERE = _all(503, nobody=503)
 SIGNED_IN = _all(200)
 OPEN = _all(200, nobody=200)
 BAD_REQUEST = _all(400, nobody=400)
@@ -86,6 +90,18 @@ MATRIX: dict[tuple[str, str], Entry] = {
     ("POST", "/api/v1/residents/{resident}/break-glass"): Entry(
         statuses=GLASS, body={"reason": "found unconscious at home"}
     ),
+    ("GET", "/api/v1/residents/{resident}/statistics"): Entry(statuses=VALUES),
+    ("GET", "/api/v1/residents/{resident}/alerts"): Entry(statuses=VALUES),
+    ("GET", "/api/v1/residents/{resident}/alerts/{alert}"): Entry(statuses=NO_SUCH_ALERT),
+    ("POST", "/api/v1/residents/{resident}/alerts/{alert}/acknowledge"): Entry(
+        statuses=SETTLED_ALREADY, body={}
+    ),
+    ("POST", "/api/v1/residents/{resident}/alerts/{alert}/resolve"): Entry(
+        statuses=SETTLED_ALREADY, body={}
+    ),
+    ("GET", "/api/v1/alerts"): Entry(statuses=TEAM_VALUES),
+    ("POST", "/api/v1/enrolments"): Entry(statuses=NOT_HERE),
+    ("POST", "/api/v1/renewals"): Entry(statuses=NOT_HERE),
     ("GET", "/api/v1/homes"): Entry(statuses=EQUIPMENT),
     ("GET", "/api/v1/hubs"): Entry(statuses=EQUIPMENT),
     ("GET", "/api/v1/devices"): Entry(statuses=EQUIPMENT),

@@ -9,6 +9,7 @@ import uvloop
 
 from api.server import config_of, run
 from gateway.cli.database import api_database_url
+from gateway.cli.office import office_of
 from gateway.platform.settings import load_settings
 
 app = typer.Typer()
@@ -41,4 +42,5 @@ def serve(
     """居民档案的 REST 接口 / the REST API of the residents' archive, until Ctrl-C."""
     settings = load_settings()
     dsn = api_database_url(settings)
-    uvloop.run(run(config_of(settings, dsn, host=host, port=port)))
+    office = office_of(settings, dsn)
+    uvloop.run(run(config_of(settings, dsn, host=host, port=port, office=office)))

@@ -122,7 +122,7 @@ def encode(reading: Reading) -> bytes:
 def recognises(payload: bytes) -> bool:
     """Tell whether an observation is activity; a broken one could be, so it is kept."""
     try:
-        return ghs.decode_observation(payload).mdc == _SESSION
+        return ghs.observation_type(payload) == _SESSION
     except DecodeError:
         return True
 

@@ -8,6 +8,14 @@ COPY (
     WHERE revoked_at IS NULL
 ) TO STDOUT (FORMAT BINARY)
 
+-- name: revoked_hubs
+-- Hubs that count no more: id as a number.
+COPY (
+    SELECT ('x' || name)::bit(64)::bigint
+    FROM hub
+    WHERE revoked_at IS NOT NULL
+) TO STDOUT (FORMAT BINARY)
+
 -- name: devices
 -- Devices: address as a number, key, home.
 COPY (

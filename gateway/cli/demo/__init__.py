@@ -159,7 +159,7 @@ class _Demo:
                 not before.hubs
             ):  # a new database: outboxes of an older one would have to explain gaps
                 shutil.rmtree(hubs, ignore_errors=True)
-            town = settle(self._homes, services, hubs)
+            town = settle(self._homes, services, hubs, f"http://{LOOPBACK}:{port}")
             self._people = enter_people(services.database_url, self._settings, town.residents)
             plan = Plan(
                 settings=settings,
@@ -261,7 +261,10 @@ async def _drain(town: Town) -> None:
     while True:
         held = 0
         for config in configs:
-            depth = (await asyncio.to_thread(read_status, config.hub_id, config.outbox_path)).depth
+            status = await asyncio.to_thread(
+                read_status, config.hub_id, config.outbox_path, config.identity
+            )
+            depth = status.depth
             held += depth.entries + depth.records
         if not held:
             return

@@ -21,6 +21,9 @@ REJECTED = Counter(
 LOOKED_UP = Counter(
     "hearth_ingest_looked_up", "Readings looked up because they may have come before."
 )
+JUDGED_AGAIN = Counter(
+    "hearth_ingest_judged_again", "Flushes judged again: links changed before they were committed."
+)
 COMMIT_SECONDS = Histogram(
     "hearth_ingest_commit_seconds",
     "Time of one flush in the database.",

@@ -12,6 +12,7 @@ import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +24,7 @@ from gateway.platform.logs import get_logger
 from gateway.platform.postgres import connect
 from ingest import metrics
 from ingest.batches import Flush, Message, Rejected, hub_homes, read_messages, reference_ms
+from ingest.guard import StaleRegistryError
 from ingest.registry import Ids, Registry
 from ingest.store import BatchIds, Outcome, Prepared, Store, prepare
 from ingest.verdicts import Verdict, judge, tables_of
@@ -43,6 +45,16 @@ class FlushRule:
 
     rows_max: int
     age_s: float
+
+
+class RegistrySource(Protocol):
+    """Where the pipeline finds the registry."""
+
+    def current(self) -> Registry:
+        """Return the state of now."""
+
+    async def newer_than(self, registry: Registry) -> None:
+        """Wait until `current` is another."""
 
 
 class Gatherer:
@@ -86,7 +98,7 @@ class Pipeline:
         self,
         dsn: str,
         next_flush: Callable[[], Awaitable[list[Message]]],
-        registry: Callable[[], Registry],
+        registry: RegistrySource,
         answer: Callable[[Flush, Sequence[Outcome]], None],
     ) -> None:
         self._dsn = dsn
@@ -121,7 +133,7 @@ class Pipeline:
             except UnavailableError as error:
                 await patience.wait(error)
                 continue
-            return await asyncio.to_thread(_prepared, messages, self._registry(), batch_ids)
+            return await asyncio.to_thread(_prepared, messages, self._registry.current(), batch_ids)
 
     async def _commit(self, prepared: Prepared) -> None:
         messages = prepared.flush.messages
@@ -135,6 +147,10 @@ class Pipeline:
                 await self._disconnect()
                 await patience.wait(error)
                 # Time has passed and links may have changed: judge by what holds now.
+                prepared = await self._prepare(messages)
+            except StaleRegistryError:
+                metrics.JUDGED_AGAIN.inc()
+                await self._registry.newer_than(prepared.registry)
                 prepared = await self._prepare(messages)
             except DataError as error:
                 await self._divide(messages, error)

@@ -23,6 +23,7 @@ from gateway.measurement import Measurement, TimeQuality
 from gateway.platform.postgres import AsyncConnection, dict_row, load_queries, translated
 from gateway.vitals import sources
 from ingest.batches import RECORD_DTYPE
+from ingest.guard import hold_links
 from ingest.registry import Registry
 from ingest.rows import KIND_RECORD, rows_of, settle_within
 from ingest.table import encode_measurements, send, settle_stored
@@ -38,12 +39,16 @@ _tables = tables_of()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filter:
-    """Which entries; None does not filter. `linked`: only those whose device has a link now."""
+    """Which entries; None does not filter. `linked`: only those whose device has a link then.
+
+    `devices`: signed device ids, as the store's column has them.
+    """
 
     reasons: tuple[Verdict, ...] | None = None
     device: int | None = None
     hub: str | None = None
     linked: bool = False
+    devices: tuple[int, ...] | None = None
 
     def parameters(self) -> dict[str, object]:
         """Return the parameters of the queries."""
@@ -52,6 +57,7 @@ class Filter:
             "device": None if self.device is None else signed(self.device),
             "hub": self.hub,
             "linked": self.linked,
+            "devices": None if self.devices is None else list(self.devices),
         }
 
 
@@ -115,7 +121,11 @@ async def discard(
 async def replay(
     connection: AsyncConnection, registry: Registry, which: Filter, *, by: str
 ) -> Replayed:
-    """Judge the waiting entries again and store what can be stored now."""
+    """Judge the waiting entries again and store what can be stored now.
+
+    Raises:
+        StaleRegistryError: `registry` is older than the links of these devices.
+    """
     looked_at = stored = duplicate = 0
     after = 0
     while True:
@@ -170,6 +180,7 @@ async def _replay_once(
         _tables,
         time.time_ns() // 1_000_000,
     )
+    await hold_links(connection, registry, judged.device_id, judged.resident_id)
     batch_ids = np.array([entry.batch_id for entry in readable], np.int64)
     rows = rows_of(array, judged, batch_ids)
     verdict = judged.verdict.copy()

@@ -1,7 +1,7 @@
 """A flush becomes rows: one transaction, all of it or nothing.
 
-Order: look up what may have come before; the ledger; the measurements; what is kept apart; COMMIT. Only
-then are receipts due. Fresh readings and batches are copied straight behind their unique indexes; a
+Order: hold the links still; look up what may have come before; the ledger; the measurements; what is
+kept apart; COMMIT. Only then are receipts due. Fresh readings and batches are copied straight behind their unique indexes; a
 look-up is made only for readings that may have come before (`_suspects`), or when an index has
 objected. All that needs no database is done beforehand (`prepare`), while the flush before commits.
 """
@@ -30,6 +30,7 @@ from gateway.platform.postgres import (
 )
 from ingest.batches import Batch, Flush, Rejected
 from ingest.copy_binary import Column, Type, timestamps
+from ingest.guard import hold_links
 from ingest.registry import Ids, Registry
 from ingest.rows import KIND_PAYLOAD, Rows, quarantine_columns, rows_of, settle_within
 from ingest.table import Stream, encode_measurements, send, settle_stored, stream_of
@@ -179,6 +180,7 @@ class Store:
 
         Raises:
             UnavailableError: the database is down or full; nothing of the flush was stored.
+            StaleRegistryError: links changed since it was judged; nothing of it was stored.
         """
         careful = self._expects_repeats
         for _attempt in range(COMMIT_ATTEMPTS_MAX):
@@ -197,6 +199,9 @@ class Store:
     async def _commit_once(self, prepared: Prepared, *, careful: bool) -> Committed:
         """Commit; `careful` looks up every batch and every reading first."""
         flush, rows = prepared.flush, prepared.rows
+        await hold_links(
+            self.connection, prepared.registry, rows.judged.device_id, rows.judged.resident_id
+        )
         verdict, places, streams = prepared.verdict.copy(), prepared.places, prepared.streams
         before = await self._committed_before(flush.batches) if careful else {}
         if before:

@@ -12,15 +12,14 @@ import asyncio
 import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import LiteralString
 
 import numpy as np
 
+from bench.databases import own_database
 from bench.result import Result, compare
 from gateway import wire
 from gateway.gatt.times import DeviceTime, TimeType, ms_since_epoch
@@ -29,14 +28,11 @@ from gateway.platform.postgres import (
     AsyncConnection,
     connect,
     connect_blocking,
-    dsn_with,
     load_queries,
-    sql,
 )
 from gateway.vital_sign import Reading, VitalSign
 from gateway.vitals import SIGNS
 from ingest.batches import Flush, Message, hub_homes, read_messages, reference_ms
-from ingest.migrations import migrate
 from ingest.pipeline import Pipeline
 from ingest.registry import Registry, load_registry
 from ingest.rows import rows_of, settle_within
@@ -70,24 +66,8 @@ class Load:
 def bench_ingest(server: str, *, quick: bool, progress: Callable[[str], None]) -> list[Result]:
     """Measure in a database of its own on `server`, which is dropped afterwards."""
     load = Load(rounds=3 if quick else 9)
-    with _own_database(server) as dsn:
+    with own_database(server, _DATABASE) as dsn:
         return asyncio.run(_measure(dsn, load, progress))
-
-
-@contextmanager
-def _own_database(server: str) -> Iterator[str]:
-    def execute(statement: LiteralString) -> None:
-        with connect_blocking(server, application="hearth-bench", autocommit=True) as admin:
-            admin.execute(sql.SQL(statement).format(sql.Identifier(_DATABASE)))
-
-    execute("DROP DATABASE IF EXISTS {} WITH (FORCE)")
-    execute("CREATE DATABASE {}")
-    try:
-        dsn = dsn_with(server, dbname=_DATABASE)
-        migrate(dsn)
-        yield dsn
-    finally:
-        execute("DROP DATABASE IF EXISTS {} WITH (FORCE)")
 
 
 async def _measure(dsn: str, load: Load, progress: Callable[[str], None]) -> list[Result]:

@@ -11,12 +11,18 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.ingest import bench_ingest
+from bench.links import bench_links
+from bench.reassign import bench_reassign
 from bench.result import Result
 from gateway.errors import UsageError
 from gateway.platform.embedded.services import start_services
 from gateway.platform.settings import load_settings
 
-BENCHES: dict[str, Callable[..., list[Result]]] = {"ingest": bench_ingest}
+BENCHES: dict[str, Callable[..., list[Result]]] = {
+    "ingest": bench_ingest,
+    "links": bench_links,
+    "reassign": bench_reassign,
+}
 
 app = typer.Typer(help="测量 / measurements.")
 

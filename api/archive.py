@@ -1,13 +1,14 @@
 """Reads of the resident's archive: the one place of the API that asks the database.
 
-Each is one statement on a connection of the pool that can only read, and that gives up after a
-named time. `UnavailableError`: the database is down, busy, or took too long.
+Every read of what is somebody's goes through `Archive.reading`, which binds the transaction to the
+one who asks and writes the audit in it: a read that cannot be audited does not happen. A statement
+gives up after a named time. `UnavailableError`: the database is down, busy, or took too long.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import TypeVar
 from uuid import UUID
 
+from api.access import ForbiddenError, Needs, Principal, SignedOutError, require
 from api.cursor import BEFORE_ALL, BEHIND_ALL, Place
 from api.documents import Health, HubLedger, ResidentDocument
 from api.records import Device, Home, Hub, Link, Resident
@@ -44,6 +46,7 @@ _SESSION = (
     f"-c statement_timeout={STATEMENT_MS_MAX} -c default_transaction_read_only=on -c timezone=UTC"
 )
 _SQL = Path(__file__).parent / "sql"
+_ACCESS = load_queries(_SQL / "access.sql")
 _STATE = load_queries(_SQL / "state.sql")
 _MEASUREMENTS = load_queries(_SQL / "measurements.sql")
 _COLUMNS = sql.SQL(", ").join(sql.Identifier(quantity.name) for quantity in QUANTITIES)
@@ -103,10 +106,8 @@ class StoredMeasurement:
 
 
 PAGE = {
-    order: _MEASUREMENTS["page"].format(
-        quantities=_COLUMNS, order=sql.SQL(order.name), beyond=beyond
-    )
-    for order, beyond in ((Order.DESC, sql.SQL("<")), (Order.ASC, sql.SQL(">")))
+    order: _MEASUREMENTS["page"].format(quantities=_COLUMNS, direction=sql.SQL(direction))
+    for order, direction in ((Order.DESC, "descending"), (Order.ASC, "ascending"))
 }
 LATEST = _MEASUREMENTS["latest"].format(quantities=_COLUMNS)
 _START = {Order.DESC: BEHIND_ALL, Order.ASC: BEFORE_ALL}
@@ -134,9 +135,18 @@ async def open_archive(dsn: str) -> AsyncIterator[Archive]:
     """Open the archive; connections are made when they are needed, so the database may be down."""
     session = dsn_with(dsn, options=_SESSION)
     async with open_pool(
-        session, application="hearth-api", size_max=CONNECTIONS_MAX, autocommit=True
+        session,
+        application="hearth-api",
+        size_max=CONNECTIONS_MAX,
+        autocommit=True,
+        configure=_configure,
     ) as pool:
         yield Archive(pool)
+
+
+async def _configure(connection: AsyncConnection) -> None:
+    # Statements by themselves only read; a transaction writes its audit first.
+    await connection.set_read_only(False)
 
 
 class Archive:
@@ -145,33 +155,77 @@ class Archive:
     def __init__(self, pool: AsyncConnectionPool[AsyncConnection[TupleRow]]) -> None:
         self._pool = pool
 
-    async def measurements(self, resident: UUID, selection: Selection) -> list[StoredMeasurement]:
-        """Return a page of a resident's measurements.
+    @asynccontextmanager
+    async def reading(
+        self,
+        principal: Principal,
+        *,
+        action: str,
+        needs: Needs = Needs.VALUES,
+        resident: UUID | None = None,
+        reason: str | None = None,
+    ) -> AsyncIterator[AsyncConnection[TupleRow]]:
+        """Open a transaction that reads for a principal, audited; it commits when the block ends.
+
+        `action` (noun.verb) and `needs` say what is read; without a `resident`, of all whom the
+        principal may see (values then are of the care team, each audited). Answer only after the
+        block: before it ends, the audit is not committed.
 
         Raises:
             UnknownResidentError: there is no such resident.
+            ForbiddenError: the principal may not; this is audited too.
+            SignedOutError: the account is disabled or the session revoked.
         """
-        parameters = page_parameters(resident, selection)
-        return await self._measurements(PAGE[selection.order], parameters)
+        require(principal, needs, resident)
+        parameters = {
+            "reader": principal.user,
+            "session": principal.session,
+            "action": action,
+            "needs": needs.value,
+            "whom": None if resident is None else [resident],
+            "reason": reason,
+            "origin": principal.origin,
+        }
+        with translated():
+            async with self._pool.connection() as connection:
+                async with connection.transaction():
+                    cursor = await connection.execute(_ACCESS["begin"], parameters, prepare=True)
+                    refusal = _refusal(await cursor.fetchall())
+                    if refusal is None:
+                        yield connection
+                if refusal is not None:
+                    raise refusal
 
-    async def latest(self, resident: UUID) -> list[StoredMeasurement]:
+    async def measurements(
+        self, principal: Principal, resident: UUID, selection: Selection
+    ) -> list[StoredMeasurement]:
+        """Return a page of a resident's measurements; `reading` names the errors."""
+        parameters = page_parameters(resident, selection)
+        async with self.reading(
+            principal, action="measurement.read", resident=resident
+        ) as connection:
+            return await _measurements(connection, PAGE[selection.order], parameters)
+
+    async def latest(self, principal: Principal, resident: UUID) -> list[StoredMeasurement]:
         """Return, for each sign, the latest measurement and the latest that is no artefact.
 
-        They are the same row, twice, where the latest is no artefact.
-
-        Raises:
-            UnknownResidentError: there is no such resident.
+        They are the same row, twice, where the latest is no artefact. `reading` names the errors.
         """
         parameters = {"resident": resident, "signs": list(BY_CODE), "artefact": FLAG_ARTEFACT}
-        return await self._measurements(LATEST, parameters)
+        async with self.reading(
+            principal, action="measurement.latest", resident=resident
+        ) as connection:
+            return await _measurements(connection, LATEST, parameters)
 
-    async def resident(self, resident: UUID) -> ResidentDocument:
-        """Return one resident with the links in force, past ones too.
-
-        Raises:
-            UnknownResidentError: there is no such resident.
-        """
-        rows = await self._rows(REGISTRY["resident_with_links"], {"resident": resident})
+    async def resident(self, principal: Principal, resident: UUID) -> ResidentDocument:
+        """Return one resident with the links in force, past ones too; `reading` names the errors."""
+        async with self.reading(
+            principal, action="resident.read", needs=Needs.RECORD, resident=resident
+        ) as connection:
+            cursor = await connection.execute(
+                REGISTRY["resident_with_links"], {"resident": resident}
+            )
+            rows = await cursor.fetchall()
         if not rows:
             raise UnknownResidentError
         return ResidentDocument(
@@ -190,27 +244,43 @@ class Archive:
             ],
         )
 
-    async def residents(self, after: UUID | None, limit: int) -> list[Resident]:
-        """Return residents in the order of their ids."""
-        return await self._records(Resident, REGISTRY["list_residents"], after=after, limit=limit)
+    async def residents(
+        self, principal: Principal, after: UUID | None, limit: int
+    ) -> list[Resident]:
+        """Return residents whom the principal may see, in the order of their ids."""
+        async with self.reading(
+            principal, action="resident.list", needs=Needs.RECORD
+        ) as connection:
+            query = REGISTRY["list_residents"]
+            return await _records(connection, Resident, query, after=after, limit=limit)
 
-    async def homes(self, after: UUID | None, limit: int) -> list[Home]:
+    async def homes(self, principal: Principal, after: UUID | None, limit: int) -> list[Home]:
         """Return homes in the order of their ids."""
-        return await self._records(Home, REGISTRY["list_homes"], after=after, limit=limit)
+        async with self._equipment(principal, "home.list") as connection:
+            query = REGISTRY["list_homes"]
+            return await _records(connection, Home, query, after=after, limit=limit)
 
-    async def hubs(self, home: UUID | None, after: str | None, limit: int) -> list[Hub]:
+    async def hubs(
+        self, principal: Principal, home: UUID | None, after: str | None, limit: int
+    ) -> list[Hub]:
         """Return hubs, all or one home's, in the order of their names."""
-        return await self._records(Hub, REGISTRY["list_hubs"], home=home, after=after, limit=limit)
+        async with self._equipment(principal, "hub.list") as connection:
+            query = REGISTRY["list_hubs"]
+            return await _records(connection, Hub, query, home=home, after=after, limit=limit)
 
-    async def devices(self, home: UUID | None, after: str | None, limit: int) -> list[Device]:
+    async def devices(
+        self, principal: Principal, home: UUID | None, after: str | None, limit: int
+    ) -> list[Device]:
         """Return devices, all or one home's, in the order of their addresses."""
-        return await self._records(
-            Device, REGISTRY["list_devices"], home=home, after=after, limit=limit
-        )
+        async with self._equipment(principal, "device.list") as connection:
+            query = REGISTRY["list_devices"]
+            return await _records(connection, Device, query, home=home, after=after, limit=limit)
 
-    async def ledger(self, after: str | None, limit: int) -> list[HubLedger]:
+    async def ledger(self, principal: Principal, after: str | None, limit: int) -> list[HubLedger]:
         """Return what became of what each hub published, in the order of their names."""
-        return await self._records(HubLedger, _STATE["ledger"], after=after, limit=limit)
+        async with self._equipment(principal, "ledger.read") as connection:
+            query = _STATE["ledger"]
+            return await _records(connection, HubLedger, query, after=after, limit=limit)
 
     async def lacking_columns(self) -> list[str]:
         """Return what this version reads and the schema does not have (yet)."""
@@ -226,34 +296,46 @@ class Archive:
             lacking_columns=await self.lacking_columns(),
         )
 
-    async def _measurements(
-        self, query: sql.Composed, parameters: Mapping[str, object]
-    ) -> list[StoredMeasurement]:
-        rows = await self._rows(query, parameters)
-        if not rows:
-            raise UnknownResidentError
-        # One row of nulls: the resident is known and has no measurement.
-        return [_stored(row) for row in rows if row[0] is not None]
+    def _equipment(
+        self, principal: Principal, action: str
+    ) -> AbstractAsyncContextManager[AsyncConnection[TupleRow]]:
+        return self.reading(principal, action=action, needs=Needs.EQUIPMENT)
 
-    async def _rows(
-        self, query: sql.SQL | sql.Composed, parameters: Mapping[str, object]
-    ) -> list[TupleRow]:
+    async def _rows(self, query: sql.SQL, parameters: Mapping[str, object]) -> list[TupleRow]:
+        """Read what is nobody's."""
         with translated():
             async with self._pool.connection() as connection:
-                # Prepared at once: over years of chunks, planning takes longer than running.
-                cursor = await connection.execute(query, parameters, prepare=True)
+                cursor = await connection.execute(query, parameters)
                 return await cursor.fetchall()
 
-    async def _records(
-        self, record: type[_Row], query: sql.SQL, **parameters: object
-    ) -> list[_Row]:
-        with translated():
-            async with (
-                self._pool.connection() as connection,
-                connection.cursor(row_factory=class_row(record)) as cursor,
-            ):
-                await cursor.execute(query, parameters)
-                return await cursor.fetchall()
+
+def _refusal(verdicts: Sequence[TupleRow]) -> Exception | None:
+    """Return what stands in the way, by the words of access.begin."""
+    for _resident, admitted, why in verdicts:
+        if not admitted:
+            match why:
+                case "unknown":
+                    return UnknownResidentError()
+                case "account":
+                    return SignedOutError()
+                case _:
+                    return ForbiddenError(why)
+    return None
+
+
+async def _measurements(
+    connection: AsyncConnection[TupleRow], query: sql.Composed, parameters: Mapping[str, object]
+) -> list[StoredMeasurement]:
+    cursor = await connection.execute(query, parameters, prepare=True)
+    return [_stored(row) for row in await cursor.fetchall()]
+
+
+async def _records(
+    connection: AsyncConnection[TupleRow], record: type[_Row], query: sql.SQL, **parameters: object
+) -> list[_Row]:
+    async with connection.cursor(row_factory=class_row(record)) as cursor:
+        await cursor.execute(query, parameters)
+        return await cursor.fetchall()
 
 
 def _stored(row: TupleRow) -> StoredMeasurement:

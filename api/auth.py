@@ -9,10 +9,12 @@ from __future__ import annotations
 import secrets
 import stat
 from http import HTTPStatus
+from uuid import UUID
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from api.access import Principal, Role
 from api.problems import problem
 from gateway.errors import UsageError
 from gateway.platform.logs import get_logger
@@ -23,6 +25,9 @@ OPEN_PATHS = frozenset({"/healthz", "/readyz"})
 """What a probe asks without a token; nothing in their answers needs one."""
 TOKEN_CHARS_MIN = 32
 """A shorter token could be guessed, so it is refused."""
+
+TOKEN_ACCOUNT = UUID(int=1)
+"""The account of the static token: a service that the schema enters."""
 
 _log = get_logger(__name__)
 
@@ -64,6 +69,10 @@ class RequireToken:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request pass, or answer 401."""
         if scope["type"] != "http" or scope["path"] in OPEN_PATHS or self._is_borne(scope):
+            client = scope.get("client")
+            scope.setdefault("state", {})["principal"] = Principal(
+                user=TOKEN_ACCOUNT, role=Role.SERVICE, origin=client[0] if client else None
+            )
             await self._app(scope, receive, send)
         else:
             await problem(HTTPStatus.UNAUTHORIZED)(scope, receive, send)

@@ -4,7 +4,7 @@ A correction is one transaction. It holds the links still (ingest's open flushes
 next ones wait and are judged again), says anew whose the slot was, moves the stored readings and
 keeps whose they were thought to be. Times and values are not touched. Each owner, old and new, gets
 an audit row. What is derived from the readings is derived from the rows, which have a new
-`stored_at`; who holds something in memory hears of it (hearth_reattributed).
+`stored_at`; whoever follows along reads it in the feed of changes (gateway.platform.changes).
 """
 
 from __future__ import annotations
@@ -16,13 +16,24 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import numpy as np
+
 from api.cursor import Place, encode_place
 from api.records import Belief, Correction
 from api.registry import QUERIES as REGISTRY
 from api.registry import canonical_address
 from gateway.errors import UsageError
 from gateway.platform.audit import AuditEvent, write_audit_blocking
-from gateway.platform.postgres import Connection, class_row, load_queries, translated
+from gateway.platform.changes import Changed, record_change_blocking
+from gateway.platform.postgres import (
+    Connection,
+    Int2s,
+    Int4s,
+    Int8s,
+    class_row,
+    load_queries,
+    translated,
+)
 from gateway.stored import FLAG_CLAIMED, FLAG_INFERRED, FLAG_UNUSUAL
 from gateway.vitals import BY_CODE
 
@@ -267,7 +278,24 @@ def _finish(
         for owner in sorted(concerned) or [NOBODY]
     ]
     write_audit_blocking(connection, events)
-    connection.execute(_QUERIES["tell"], place)
+    _tell(connection, place)
+
+
+def _tell(connection: Connection, place: Mapping[str, Any]) -> None:
+    rows = connection.execute(_QUERIES["spans"], place).fetchall()
+    columns = np.array(rows, np.int64).reshape(-1, 5).T
+    changed = Changed(
+        resident=columns[0], sign=columns[1], oldest_ms=columns[2], newest_ms=columns[3]
+    )
+    if rows:
+        record_change_blocking(connection, changed, rows[0][4])
+    due = {
+        "residents": Int4s(columns[0]),
+        "signs": Int2s(columns[1]),
+        "oldest_ms": Int8s(columns[2]),
+        "newest_ms": Int8s(columns[3]),
+    }
+    connection.execute(_QUERIES["make_due"], {**place, **due})
 
 
 def _undoable(connection: Connection, correction_id: int) -> dict[str, Any]:

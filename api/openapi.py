@@ -36,6 +36,7 @@ BEARER = HTTPBearer(auto_error=False, description="`Authorization: Bearer TOKEN`
 
 ERRORS: dict[int | str, dict[str, Any]] = {
     HTTPStatus.UNAUTHORIZED: {"description": "没有有效令牌 / no valid token"},
+    HTTPStatus.FORBIDDEN: {"description": "无权访问 / the one who asks may not have this"},
     HTTPStatus.SERVICE_UNAVAILABLE: {"description": "数据库无响应 / the database does not answer"},
 }
 UNKNOWN_RESIDENT: dict[int | str, dict[str, Any]] = {

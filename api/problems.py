@@ -17,6 +17,7 @@ from fastapi.responses import Response
 from pydantic import ConfigDict
 from starlette.exceptions import HTTPException
 
+from api.access import ForbiddenError, SignedOutError
 from api.archive import UnknownResidentError
 from gateway.errors import UnavailableError
 from gateway.platform.logs import get_logger
@@ -27,6 +28,7 @@ RETRY_AFTER_S = 5
 
 _DETAILS = {
     HTTPStatus.UNAUTHORIZED: "需要有效的访问令牌 / a valid bearer token is needed",
+    HTTPStatus.FORBIDDEN: "无权访问 / you may not have this",
     HTTPStatus.NOT_FOUND: "没有此地址 / there is nothing at this address",
     HTTPStatus.METHOD_NOT_ALLOWED: "不支持此方法 / the method is not allowed here",
     HTTPStatus.LENGTH_REQUIRED: "需要 Content-Length / the request's length is needed",
@@ -37,6 +39,15 @@ _DETAILS = {
     HTTPStatus.SERVICE_UNAVAILABLE: "暂时无法提供服务 / the archive does not answer now",
 }
 _UNKNOWN_RESIDENT = "没有这位居民 / there is no such resident"
+_REFUSALS = {
+    "role": "此角色无权访问 / your role may not have this",
+    "other": "只能查看自己的档案 / you may see your own archive only",
+    "outside": "居民不在您的照护团队; 紧急情况可说明理由后临时访问 / the resident is not in your care team; "
+    "in an emergency, access with a reason can be opened for a time",
+    "refused": "居民拒绝了您的访问 / the resident refuses you access",
+    "everyone": "请指明居民 / name the residents",
+}
+"""By the words of access.begin."""
 
 _log = get_logger(__name__)
 
@@ -97,6 +108,8 @@ def answer_problems(app: FastAPI) -> None:
     app.exception_handler(RequestValidationError)(_wrong_parameters)
     app.exception_handler(ParameterError)(_wrong_parameter)
     app.exception_handler(UnknownResidentError)(_unknown_resident)
+    app.exception_handler(ForbiddenError)(_forbidden)
+    app.exception_handler(SignedOutError)(_signed_out)
     app.exception_handler(UnavailableError)(_unavailable)
 
 
@@ -120,6 +133,14 @@ async def _wrong_parameter(_request: Request, error: ParameterError) -> Response
 
 async def _unknown_resident(_request: Request, _error: UnknownResidentError) -> Response:
     return problem(HTTPStatus.NOT_FOUND, _UNKNOWN_RESIDENT)
+
+
+async def _forbidden(_request: Request, error: ForbiddenError) -> Response:
+    return problem(HTTPStatus.FORBIDDEN, _REFUSALS.get(error.why))
+
+
+async def _signed_out(_request: Request, _error: SignedOutError) -> Response:
+    return problem(HTTPStatus.UNAUTHORIZED)
 
 
 async def _unavailable(_request: Request, error: UnavailableError) -> Response:

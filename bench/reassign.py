@@ -24,15 +24,15 @@ _ADDRESS = "00:00:00:00:00:01"
 def bench_reassign(server: str, *, quick: bool, progress: Callable[[str], None]) -> list[Result]:
     """Measure in a database of its own on `server`, which is dropped afterwards."""
     rounds = 3 if quick else 9
-    with own_database(server, _DATABASE) as dsn:
-        with connect_blocking(dsn, application="hearth-bench", autocommit=True) as connection:
-            for statement in load_queries(Path(__file__).parent / "sql" / "reassign.sql").all():
-                connection.execute(statement, {"devices": _DEVICES, "readings": READINGS})
-            row = connection.execute(
-                "SELECT public_id FROM resident WHERE resident_id = 2"
-            ).fetchone()
-            assert row is not None  # noqa: S101 - populated above
-            elapsed = [_round(connection, row[0], progress) for _ in range(rounds)]
+    with (
+        own_database(server, _DATABASE) as dsn,
+        connect_blocking(dsn, application="hearth-bench", autocommit=True) as connection,
+    ):
+        for statement in load_queries(Path(__file__).parent / "sql" / "reassign.sql").all():
+            connection.execute(statement, {"devices": _DEVICES, "readings": READINGS})
+        row = connection.execute("SELECT public_id FROM resident WHERE resident_id = 2").fetchone()
+        assert row is not None  # noqa: S101 - populated above
+        elapsed = [_round(connection, row[0], progress) for _ in range(rounds)]
     goal = [GOAL_S] * rounds
     return [
         compare(

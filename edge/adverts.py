@@ -10,12 +10,13 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta, tzinfo
 
-from edge.clock import TimeLine, pair_from_live, with_pair
+from edge.clock import TimeLine, with_live
 from edge.counts import Counts
 from edge.heard import Heard, Packets, packet_of
+from edge.hub_clock import HubClock
 from edge.outbox import Packet
 from edge.payloads import Decoded, Payload, decode_advertised, measured
 from edge.storage import Storage
@@ -39,17 +40,19 @@ REMEMBER_AFTER = timedelta(days=1)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Waiting:
-    read: Decoded | Undecoded
+    read: Decoded | Undecoded | Payload
+    """A payload while the hub does not know the time."""
     packet: Packet
 
 
 class Adverts:
     """The advertised readings of one hub. `run` must be running for `hear` to have an effect."""
 
-    def __init__(self, storage: Storage, counts: Counts, zone: tzinfo) -> None:
+    def __init__(self, storage: Storage, counts: Counts, zone: tzinfo, hub_clock: HubClock) -> None:
         self._storage = storage
         self._counts = counts
         self._zone = zone
+        self._hub_clock = hub_clock
         self._packets: Packets | None = None
         self._queue: asyncio.Queue[_Waiting] = asyncio.Queue(WAITING_MAX)
         self._unreadable = _Rate()
@@ -66,7 +69,9 @@ class Adverts:
             if self._packets.is_repeat(packet):
                 self._counts.repeats += 1
             elif (read := decode_advertised(payload)) is not None:
-                self._queue_up(self._packets, _Waiting(read=read, packet=packet))
+                counted = replace(payload, received_at=self._hub_clock.counted())
+                kept = read if self._hub_clock.is_known else counted
+                self._queue_up(self._packets, _Waiting(read=kept, packet=packet))
 
     async def run(self) -> None:
         """Keep what was heard, until cancelled."""
@@ -92,7 +97,7 @@ class Adverts:
     async def _keep(self, waiting: _Waiting) -> None:
         """Place one reading in time and keep it; return once it is durable."""
         read = waiting.read
-        if isinstance(read, Undecoded):
+        if not isinstance(read, Decoded):
             await self._storage.append([read], [waiting.packet])
             return
         device = read.payload.device
@@ -109,8 +114,9 @@ class Adverts:
     def _lines_with(self, known: tuple[TimeLine, ...], read: Decoded) -> tuple[TimeLine, ...]:
         """Return the device's time lines, seen on by a time-stamp of now if this is one."""
         time = read.reading.device_time
-        live = time and pair_from_live(time, read.payload.received_at, self._zone)
-        return with_pair(known, live) if live else known
+        if time is None:
+            return known
+        return with_live(known, time, read.payload.received_at, self._zone)
 
 
 class _Rate:

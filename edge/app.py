@@ -22,6 +22,7 @@ from edge.central import CentralSettings
 from edge.collector import Collector, CollectorSettings
 from edge.config import HubConfig, check_together
 from edge.counts import Counts, Gauges, HubMetrics, Watched
+from edge.hub_clock import hub_clock
 from edge.outbox import Limits
 from edge.session import Pace
 from edge.storage import Storage, StorageSettings, open_storage
@@ -52,6 +53,7 @@ class _Hub:
             entries=depth.entries,
             batches=depth.batches,
             records=depth.records,
+            undated=self.storage.undated,
             is_connected=self.uplink.is_connected,
         )
 
@@ -137,6 +139,7 @@ def _collector_settings(
         adapters=config.hub.adapters or (None,),
         central=replace(central, is_passive=config.hub.scan == "passive"),
         pace=pace or Pace(),
+        clock=hub_clock(config.hub.clock),
     )
 
 

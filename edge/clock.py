@@ -6,7 +6,8 @@ there the hub infers both from the time lines it has seen. Pure: nothing here re
 
 A device's clock runs on a *time line* from one jump (set, reset, new battery) to the next. A
 coincident pair, the device's clock read at a known instant of the hub, says how far the line lies
-from the hub's. The hub remembers ended lines, so a record from before a jump can still be placed.
+from the hub's; a series of them, how fast the clock drifts. The hub remembers ended lines, so a
+record from before a jump can still be placed. docs/time.md tells it in full.
 """
 
 from __future__ import annotations
@@ -26,9 +27,21 @@ READING_ERROR = timedelta(seconds=2)
 """What a clock of whole seconds, read over a slow link, may seem to jump by while it runs on."""
 DRIFT_PER_DAY = timedelta(seconds=26)
 """300 parts per million, three times a bad watch crystal. Off by more since last time: a jump."""
-NOW_MAX = timedelta(minutes=2)
+DRIFT_CHANGE_PER_DAY = timedelta(seconds=3)
+"""35 parts per million: by so much a drift that is known still varies, with temperature and age."""
+DRIFT_PRIOR = timedelta(days=1)
+"""A drift of nothing weighs as much as so long a watch, so that clocks of whole seconds, read
+minutes apart, do not seem to race."""
+DRIFT_PPM_MAX = 300.0
+"""`DRIFT_PER_DAY` as an estimate's bound."""
+OBSERVED_MAX = timedelta(days=60)
+"""An estimate weighs as much as so long a watch at most: a crystal ages, and it must follow."""
+NOW_MAX = timedelta(seconds=60)
 """Where no clock can be read: a time-stamp this close to its reception shows a clock that is right.
 Devices send within seconds of measuring; a wrong clock is wrong by hours or years."""
+LIVE_LAG_PER_DAY = timedelta(seconds=9)
+"""Where no clock can be read, the shortest delay seen is the nearest to the truth. So fast may it
+be given up again, or a clock that falls behind would never be followed (100 parts per million)."""
 RECORD_AGE_MAX = timedelta(days=400)
 """No home device's memory reaches back further; an older time-stamp is a clock's default date."""
 SHOWN_MS_MAX = 1 << 47
@@ -37,6 +50,8 @@ LINES_MAX = 8
 """Time lines remembered of one device. At the bound the oldest is forgotten; records on it become
 UNPLACED and wait in quarantine."""
 
+_PPM = 1_000_000
+
 
 class Rule(Enum):
     """What to do with a time-stamp."""
@@ -44,7 +59,8 @@ class Rule(Enum):
     KEEP = "keep"
     """It is right; only its distance to UTC may have to be added."""
     TO_UTC = "to_utc"
-    """It is right local time: to UTC by its own offset, or by the hub's if the pair agrees."""
+    """It is local time that claims to be right: to UTC by its own offset or the hub's, once the
+    coincident pair agrees."""
     MAP = "map"
     """Move it by the coincident pair of the line that runs now."""
     EARLIER = "earlier"
@@ -93,8 +109,10 @@ class Pair:
 class TimeLine:
     """A stretch during which a device's clock ran on without a jump.
 
-    A device time plus `ahead` is UTC. `first_at` and `last_at` are the hub's instants of its first
-    and latest coincident pair; `set_at` is when the hub began it by setting the clock.
+    A device time plus `ahead` was UTC at `last_at`, the hub's instant of the latest coincident pair;
+    `first_at` is that of the first. `set_at` is when the hub began the line by setting the clock.
+    `drift_ppm` is how much `ahead` grows, as known from having watched this device for `observed`,
+    on this line and the ones before: a crystal stays the same when its clock is set.
     """
 
     type: TimeType
@@ -102,6 +120,20 @@ class TimeLine:
     first_at: datetime
     last_at: datetime
     set_at: datetime | None = None
+    drift_ppm: float = 0.0
+    observed: timedelta = timedelta(0)
+
+    def ahead_at(self, moment: datetime) -> timedelta:
+        """Return how far UTC lies ahead of what the device shows at a moment, drift and all."""
+        return self.ahead + (moment - self.last_at) * (self.drift_ppm / _PPM)
+
+    def jump_min(self, moment: datetime) -> timedelta:
+        """Return how far off the expected a clock read at a moment must be to have jumped."""
+        days = max(moment - self.last_at, timedelta(0)) / timedelta(days=1)
+        unknown = DRIFT_PRIOR / (DRIFT_PRIOR + self.observed)
+        return READING_ERROR + days * (
+            DRIFT_CHANGE_PER_DAY + (DRIFT_PER_DAY - DRIFT_CHANGE_PER_DAY) * unknown
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,10 +154,15 @@ def place(
     of_type = [line for line in lines if line.type is time.type]
     match _rule(time):
         case Rule.KEEP:
-            placed = _kept(time, zone)
+            # Needs no pair; but where the clock was read, its claim is held against what it showed.
+            read = of_type if time.current else []
+            placed = _kept_or_mapped(time, read[-1], zone) if read else _kept(time, zone)
         case Rule.TO_UTC:
-            sure = time.utc_offset_min is not None or not of_type
-            placed = _kept(time, zone) if sure else _kept_or_mapped(time, of_type[-1], zone)
+            placed = (
+                _kept_or_mapped(time, of_type[-1], zone)
+                if of_type
+                else _kept_if_now(time, received_at, zone)
+            )
         case Rule.MAP:
             placed = _on_line(time, of_type[-1], TimeQuality.MAPPED, zone) if of_type else None
         case Rule.EARLIER:
@@ -163,25 +200,39 @@ def with_pair(
     """
     last = lines[-1] if lines else None
     if last is not None and set_at is None and _runs_on(last, pair):
-        return (*lines[:-1], replace(last, ahead=pair.ahead, last_at=pair.at))
+        return (*lines[:-1], _seen_on(last, pair))
     new = TimeLine(
         type=pair.shown.type, ahead=pair.ahead, first_at=pair.at, last_at=pair.at, set_at=set_at
     )
+    if last is not None and last.type is new.type:
+        new = replace(new, drift_ppm=last.drift_ppm, observed=last.observed)
     return (*lines, new)[-LINES_MAX:]
 
 
-def pair_from_live(time: DeviceTime, received_at: datetime, zone: tzinfo) -> Pair | None:
-    """Return the pair that a time-stamp of "now" makes, for devices whose clock cannot be read.
+def with_live(
+    lines: Sequence[TimeLine], time: DeviceTime, received_at: datetime, zone: tzinfo
+) -> tuple[TimeLine, ...]:
+    """Return the lines after a time-stamp that may be of "now", where no clock can be read.
 
-    The guide allows "a time-stamp that is known to be now". One that agrees with the hub's clock to
-    `NOW_MAX` shows that the device's clock is right, no finer: so it is taken as exactly right.
+    The guide allows "a time-stamp that is known to be now". The first one that agrees with the
+    hub's clock to `NOW_MAX` shows that the device's clock is right, no finer: so it is taken as
+    exactly right. From then on the clock is followed by the shortest delay from a time-stamp to its
+    reception, since a delay is never negative, so that one that drifts is not believed for ever.
     """
-    if time.type is TimeType.TICKS or time.current is not None:
-        return None
+    if time.type is TimeType.TICKS or time.current is not None or abs(time.ms) > SHOWN_MS_MAX:
+        return tuple(lines)
+    told = Pair(shown=time, at=received_at)
+    last = lines[-1] if lines else None
+    if last is not None and last.type is time.type and received_at >= last.last_at:
+        delay = told.ahead - last.ahead_at(received_at)
+        if -last.jump_min(received_at) <= delay <= NOW_MAX:
+            gap = received_at - last.last_at
+            ahead = min(told.ahead, last.ahead + gap / timedelta(days=1) * LIVE_LAG_PER_DAY)
+            return (*lines[:-1], replace(last, ahead=ahead, last_at=received_at))
     utc = _as_utc(time, zone)
     if utc is None or abs(received_at - utc) > NOW_MAX:
-        return None
-    return Pair(shown=time, at=utc)
+        return tuple(lines)
+    return with_pair(lines, Pair(shown=time, at=min(utc, received_at)))
 
 
 def _rule(time: DeviceTime) -> Rule:
@@ -200,6 +251,12 @@ def _kept(time: DeviceTime, zone: tzinfo) -> Placed | None:
     if time.utc_offset_min is None:
         return placed
     return replace(placed, utc_offset_min=time.utc_offset_min)
+
+
+def _kept_if_now(time: DeviceTime, received_at: datetime, zone: tzinfo) -> Placed | None:
+    """Keep a time-stamp of now: it is its own coincident pair. Of another one nothing is known."""
+    own = _kept(time, zone)
+    return own if own and abs(received_at - own.measured_at) <= NOW_MAX else None
 
 
 def _kept_or_mapped(time: DeviceTime, line: TimeLine, zone: tzinfo) -> Placed | None:
@@ -233,8 +290,7 @@ def _inferred(
     after it ended. Without any line, a time-stamp of now needs none.
     """
     if not lines:
-        live = pair_from_live(time, received_at, zone)
-        return _kept(time, zone) if live else None
+        return None if time.type is TimeType.TICKS else _kept_if_now(time, received_at, zone)
     oldest = received_at - RECORD_AGE_MAX
     placed = _kept_or_mapped(time, lines[-1], zone)
     begins = max(_begins(lines, len(lines) - 1), oldest)
@@ -249,8 +305,27 @@ def _inferred(
 def _runs_on(line: TimeLine, pair: Pair) -> bool:
     if line.type is not pair.shown.type:
         return False
-    days = max(pair.at - line.last_at, timedelta(0)) / timedelta(days=1)
-    return abs(pair.ahead - line.ahead) <= READING_ERROR + DRIFT_PER_DAY * days
+    return abs(pair.ahead - line.ahead_at(pair.at)) <= line.jump_min(pair.at)
+
+
+def _seen_on(line: TimeLine, pair: Pair) -> TimeLine:
+    """Return a line that runs on, with what the pair tells of the clock's drift.
+
+    The surprise over the gap counts as much as the gap weighs against all that was watched before.
+    """
+    gap = pair.at - line.last_at
+    if gap <= timedelta(0):
+        return replace(line, ahead=pair.ahead, last_at=pair.at)
+    surprise = pair.ahead - line.ahead_at(pair.at)
+    watched = DRIFT_PRIOR + line.observed + gap
+    drift_ppm = line.drift_ppm + surprise / watched * _PPM
+    return replace(
+        line,
+        ahead=pair.ahead,
+        last_at=pair.at,
+        drift_ppm=min(max(drift_ppm, -DRIFT_PPM_MAX), DRIFT_PPM_MAX),
+        observed=min(line.observed + gap, OBSERVED_MAX),
+    )
 
 
 def _begins(lines: Sequence[TimeLine], index: int) -> datetime:
@@ -270,7 +345,8 @@ def _ends(lines: Sequence[TimeLine], index: int) -> datetime:
 
 def _on_line(time: DeviceTime, line: TimeLine, quality: TimeQuality, zone: tzinfo) -> Placed | None:
     try:
-        return _placed(from_ms(time.ms) + line.ahead, quality, zone)
+        about_at = from_ms(time.ms) + line.ahead
+        return _placed(from_ms(time.ms) + line.ahead_at(about_at), quality, zone)
     except OverflowError:
         return None
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, tzinfo
+from datetime import tzinfo
 from functools import partial
 
 from edge.adverts import Adverts
@@ -17,6 +18,7 @@ from edge.bluez import Bluez
 from edge.central import Central, CentralSettings, Link, LinkError, PairingError
 from edge.counts import Counts
 from edge.heard import Heard, is_talkative
+from edge.hub_clock import HubClock, Trust, hub_clock
 from edge.roster import Outcome, Roster
 from edge.session import Pace, Session
 from edge.storage import Storage
@@ -28,9 +30,8 @@ from gateway.platform.logs import get_logger
 SESSIONS_MAX = 5
 """Links at a time over one adapter; many controllers manage seven. Further devices wait: they
 advertise on, and are heard again."""
-HUB_CLOCK_FLOOR = datetime(2026, 1, 1, tzinfo=UTC)
-"""No hub ran before this: one that shows less has not been told the time since it was powered.
-Whatever it took would be placed wrongly, so devices keep what they have until it is."""
+CLOCK_CHECK_S = 1.0
+"""How often it is looked whether the hub knows the time, until it does."""
 REFUSAL_CHECK_S = 5.0
 """How often it is looked whether there is room again, where devices are left alone for want of it."""
 
@@ -39,7 +40,7 @@ _log = get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CollectorSettings:
-    """Whose devices, over which adapters (None: the first), how long to wait for what."""
+    """Whose devices, over which adapters (None: the first), by which clock, how long to wait."""
 
     hub: int
     zone: tzinfo
@@ -48,6 +49,7 @@ class CollectorSettings:
     adapters: tuple[str | None, ...] = (None,)
     central: CentralSettings = field(default_factory=CentralSettings)
     pace: Pace = field(default_factory=Pace)
+    clock: HubClock = field(default_factory=lambda: hub_clock(Trust.SYSTEM))
 
 
 class Collector:
@@ -65,7 +67,7 @@ class Collector:
         self._storage = storage
         self._counts = counts
         self._tasks = tasks
-        self._adverts = Adverts(storage, counts, settings.zone)
+        self._adverts = Adverts(storage, counts, settings.zone, settings.clock)
         self._roster = Roster(settings.pace.rest_s)
         self._bell = asyncio.Event()
         self._connecting: set[str] = set()
@@ -90,8 +92,6 @@ class Collector:
     @property
     def refusal(self) -> str | None:
         """Why nothing is taken from devices now; None when all is well."""
-        if datetime.now(UTC) < HUB_CLOCK_FLOOR:
-            return "this hub's clock is not set"
         return self._storage.refusal
 
     def start(self) -> None:
@@ -99,6 +99,7 @@ class Collector:
         for central in self._centrals.values():
             self._tasks.create_task(central.run())
         self._tasks.create_task(self._adverts.run())
+        self._tasks.create_task(self._date())
         self._tasks.create_task(self._run())
 
     def _hear(self, adapter: str, heard: Heard) -> None:
@@ -107,11 +108,26 @@ class Collector:
         is_listed = device in self._settings.listed
         if not (is_listed or self._settings.accepts_any):
             return
-        if heard.service_data and heard.heard_at >= HUB_CLOCK_FLOOR:
+        if heard.service_data:
             self._adverts.hear(device, heard)
         if is_talkative(heard, is_listed=is_listed):
             self._roster.hear(heard.address, adapter, _now_s())
             self._bell.set()
+
+    async def _date(self) -> None:
+        """Once the hub knows the time, place what it has read before."""
+        clock = self._settings.clock
+        with suppress(UnavailableError):
+            await self._storage.recall_start(clock)
+        while not clock.is_known:  # noqa: ASYNC110 - the kernel tells nobody when it knows
+            await asyncio.sleep(CLOCK_CHECK_S)
+        while True:
+            try:
+                if not await self._storage.date(clock, self._settings.zone):
+                    return
+            except UnavailableError as error:
+                self._log.warning("dating_put_off", why=str(error))
+                await asyncio.sleep(REFUSAL_CHECK_S)
 
     async def _run(self) -> None:
         """Begin sessions as devices are heard and adapters are free, until cancelled."""
@@ -185,6 +201,7 @@ class Collector:
             self._counts,
             zone=self._settings.zone,
             pace=self._settings.pace,
+            hub_clock=self._settings.clock,
         )
 
 

@@ -6,7 +6,6 @@ never in this one.
 
 from __future__ import annotations
 
-import stat
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,20 +18,17 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    SecretStr,
     ValidationError,
     model_validator,
 )
 
+from edge.hub_clock import Trust
+from edge.identity import FOLDER, broker_of, read_identity
 from edge.outbox import CAPACITY_DEFAULT, CAPACITY_MIN, Policy
 from gateway.errors import UsageError
 from gateway.measurement import device_id
-from gateway.platform.broker_address import BrokerAddress, broker_address
-from gateway.platform.logs import get_logger
+from gateway.platform.broker_address import BrokerAddress
 from gateway.wire import BATCH_RECORDS_MAX, hub_id
-
-_READABLE_BY_OTHERS = stat.S_IRGRP | stat.S_IROTH
-_log = get_logger(__name__)
 
 
 def _hub(name: str) -> str:
@@ -53,11 +49,20 @@ def _zone(name: str) -> str:
     return name
 
 
-def _url(url: str) -> str:
+def _broker_url(url: str) -> str:
     parts = urlsplit(url)
-    if parts.username or parts.password:
-        raise ValueError("no user name or password in the URL: set username and password_file")
+    if parts.scheme != "mqtts" or not parts.hostname or parts.username or parts.password:
+        raise ValueError(
+            "must be mqtts://host[:port]; a hub is known by its certificate, not by a password"
+        )
     return url
+
+
+def _api_url(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ValueError("must be http://host[:port] or https://host[:port]")
+    return url.rstrip("/")
 
 
 class _Section(BaseModel):
@@ -73,18 +78,20 @@ class HubSection(_Section):
     adapters: tuple[str, ...] = ()
     scan: Literal["active", "passive"] = "active"
     accept: Literal["listed", "any"] | None = None
+    clock: Trust = Trust.NTP
     metrics_port: Annotated[int, Field(ge=0, le=65535)] | None = None
 
 
 class MqttSection(_Section):
     """[mqtt]: the broker."""
 
-    url: Annotated[str, AfterValidator(_url)]
-    username: str | None = None
-    password_file: Path | None = None
-    ca_file: Path | None = None
-    cert_file: Path | None = None
-    key_file: Path | None = None
+    url: Annotated[str, AfterValidator(_broker_url)]
+
+
+class EnrolmentSection(_Section):
+    """[enrolment]: where the hub's certificate is renewed."""
+
+    url: Annotated[str, AfterValidator(_api_url)]
 
 
 class OutboxSection(_Section):
@@ -108,6 +115,7 @@ class HubConfig(_Section):
 
     hub: HubSection
     mqtt: MqttSection
+    enrolment: EnrolmentSection | None = None
     outbox: OutboxSection = OutboxSection()
     device: tuple[DeviceSection, ...] = ()
 
@@ -115,8 +123,6 @@ class HubConfig(_Section):
     def _check_together(self) -> HubConfig:
         if self.hub.accept == "listed" and not self.device:
             raise ValueError('[hub] accept = "listed" needs at least one [[device]]')
-        if (self.mqtt.cert_file is None) != (self.mqtt.key_file is None):
-            raise ValueError("[mqtt] cert_file and key_file go together")
         return self
 
     @property
@@ -144,24 +150,18 @@ class HubConfig(_Section):
         """Whether devices that are not listed are read too: if said so, or if none is listed."""
         return self.hub.accept == "any" or not self.device
 
+    @property
+    def identity(self) -> Path:
+        """The folder of the hub's key and certificates."""
+        return self.hub.data_dir / FOLDER
+
     def broker(self) -> BrokerAddress:
-        """Return the broker with the password as its file has it now.
+        """Return the broker with the certificates as their files have them now.
 
         Raises:
-            UsageError: the URL is none, or a file cannot be read.
+            UsageError: the hub is not enrolled, or a file cannot be read.
         """
-        mqtt = self.mqtt
-        address = broker_address(
-            mqtt.url, ca_file=mqtt.ca_file, cert_file=mqtt.cert_file, key_file=mqtt.key_file
-        )
-        password = _read_secret(mqtt.password_file) if mqtt.password_file else None
-        return BrokerAddress(
-            host=address.host,
-            port=address.port,
-            username=mqtt.username or self.hub.id,
-            password=password,
-            tls=address.tls,
-        )
+        return broker_of(self.identity, self.mqtt.url)
 
 
 def load_config(path: Path) -> HubConfig:
@@ -187,8 +187,7 @@ def load_config(path: Path) -> HubConfig:
             for fault in error.errors(include_input=False, include_url=False)
         )
         raise UsageError(f"配置有误 / the configuration {path} is wrong: {faults}") from error
-    config.broker()
-    _warn_of_open_secrets(config)
+    _check_identity(config)
     return config
 
 
@@ -230,14 +229,12 @@ def _key(location: Sequence[str | int]) -> str:
             return "hub.toml"
 
 
-def _read_secret(path: Path) -> SecretStr:
-    try:
-        return SecretStr(path.read_text(encoding="utf-8").rstrip("\r\n"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"无法读取密码文件 / cannot read [mqtt] password_file {path}") from error
-
-
-def _warn_of_open_secrets(config: HubConfig) -> None:
-    for path in (config.mqtt.password_file, config.mqtt.key_file):
-        if path is not None and path.stat().st_mode & _READABLE_BY_OTHERS:
-            _log.warning("secret_readable_by_others", file=str(path), cure=f"chmod 600 {path}")
+def _check_identity(config: HubConfig) -> None:
+    """Refuse to start with another hub's certificate: the broker would let nothing through."""
+    config.broker()
+    name = read_identity(config.identity).name
+    if name != config.hub.id:
+        raise UsageError(
+            f"证书属于另一网关 / the certificate in {config.identity} is hub {name}'s, and [hub] id is "
+            f"{config.hub.id}: 请为每个网关使用单独的 data_dir / give each hub a data_dir of its own"
+        )

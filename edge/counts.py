@@ -69,6 +69,7 @@ class Gauges:
     entries: int = field(metadata={"says": "Readings kept, not yet in a batch."})
     batches: int = field(metadata={"says": "Batches without a receipt."})
     records: int = field(metadata={"says": "Readings in batches without a receipt."})
+    undated: int = field(metadata={"says": "Readings that wait until the hub knows the time."})
     is_connected: bool = field(metadata={"says": "1 while the broker is connected."})
 
 

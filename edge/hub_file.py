@@ -24,11 +24,12 @@ from gateway.errors import HearthError, UnavailableError, UsageError
 from gateway.platform.named_sql import load_statements
 from gateway.wire import COUNTER_END, hub_name
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""Raised with edge/sql/schema.sql; an older file is taken there by edge/sql/upgrade_N.sql."""
 APPLICATION_ID = 0x48525442
 """Marks the file as ours ("HRTB"); `file` shows it."""
 TABLES = frozenset({"hub", "entry", "batch", "tally", "time_line", "packet"})
-"""Those of edge/sql/schema.sql."""
+"""Those that every version of edge/sql/schema.sql has."""
 LOCK_WAIT_S = 5.0
 """How long a write waits for a reader of the file (`hearth hub status`); then it is unavailable."""
 JOURNAL_BYTES_MAX = 4 << 20
@@ -171,6 +172,13 @@ def integer(value: object) -> int:
     return value
 
 
+def real(value: object) -> float:
+    """Return a column that the schema says is a real number."""
+    if not isinstance(value, (int, float)):
+        raise DamagedFileError(f"a column holds {type(value).__name__}, not a number")
+    return float(value)
+
+
 def blob(value: object) -> bytes:
     """Return a column that the schema says is a blob."""
     if not isinstance(value, bytes):
@@ -235,6 +243,9 @@ def _prepare(connection: sqlite3.Connection) -> None:
                 f"BEGIN;\n{schema}\nPRAGMA application_id = {APPLICATION_ID};\n"
                 f"PRAGMA user_version = {SCHEMA_VERSION};\nCOMMIT;"
             )
+        for newer in range(version + 1 if names else SCHEMA_VERSION + 1, SCHEMA_VERSION + 1):
+            upgrade = (_FOLDER / f"upgrade_{newer}.sql").read_text(encoding="utf-8")
+            connection.executescript(f"BEGIN;\n{upgrade}\nPRAGMA user_version = {newer};\nCOMMIT;")
 
 
 def _number(file: HubFile, hub: int, boot: str, beginning: Beginning) -> Numbering:

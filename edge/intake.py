@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta, tzinfo
+from datetime import datetime, tzinfo
 
-from edge.clock import Pair, TimeLine, pair_from_live, place, with_pair
+from edge.clock import Pair, TimeLine, with_live
 from edge.counts import Counts
-from edge.payloads import Decoded, Item, Payload, decode_indicated, measured, undecoded
+from edge.payloads import (
+    Decoded,
+    Item,
+    Payload,
+    decode_indicated,
+    measured,
+    undecoded,
+    with_clock,
+)
 from gateway.errors import DecodeError, Fault
 from gateway.gatt import health_observation as ghs
 from gateway.gatt import record_access
@@ -28,7 +36,7 @@ _log = get_logger(__name__)
 class Report:
     """The stored records of one record access procedure, as far as they have come."""
 
-    items: list[Item] = field(default_factory=list)
+    items: list[Item | Payload] = field(default_factory=list)
     last_number: int = 0
     is_whole: bool = True
     """No record's segments were lost."""
@@ -41,19 +49,33 @@ class _Value:
     received_at: datetime
 
 
+_Read = Decoded | Undecoded | Payload
+"""A payload as far as it can be read now; a `Payload` while the hub does not know the time."""
+
+
 class Intake:
     """The values of one connection, from their arrival until they are items.
 
     `lines`: the time lines of the device's clock; `pair`: what it showed in this connection. Values
-    wait in here until `take`, which places them by these. `answers`: what the Record Access Control
-    Point said.
+    wait in here until `take`, which places them by these. While the hub does not know the time
+    (`is_dated` is false) nothing can be placed: then items are payloads, to be kept as they came.
+    `answers`: what the Record Access Control Point said.
     """
 
-    def __init__(self, device: int, counts: Counts, *, zone: tzinfo, has_clock: bool) -> None:
+    def __init__(
+        self,
+        device: int,
+        counts: Counts,
+        *,
+        zone: tzinfo,
+        has_clock: bool,
+        is_dated: bool = True,
+    ) -> None:
         self._device = device
         self._counts = counts
         self._zone = zone
         self._has_clock = has_clock
+        self._is_dated = is_dated
         self._values: list[_Value] = []
         self._reassemblers: dict[int, ghs.Reassembler] = {}
         self._parts: dict[int, list[_Value]] = {}
@@ -82,10 +104,14 @@ class Intake:
         else:
             self._values.append(_Value(uuid=uuid, data=data, received_at=received_at))
 
-    def take(self) -> list[Item]:
-        """Make items of what waits; stored records go into the report instead."""
+    def take(self) -> list[Item | Payload]:
+        """Make items of what waits; stored records go into the report instead.
+
+        Of a device that shows no clock all are looked at before the first is placed: the one that
+        was measured just now, and speaks for the clock, comes last.
+        """
         values, self._values = self._values, []
-        items: list[Item] = []
+        taken: list[tuple[_Read, bool]] = []
         for value in values:
             if value.uuid == record_access.CHARACTERISTIC:
                 self._take_answer(value)
@@ -94,11 +120,12 @@ class Intake:
             if read is None:
                 continue
             self.taken += 1
-            is_stored = framing_of(value.uuid) is Framing.STORED_SEGMENTS
-            (self._report.items if is_stored else items).append(self._item(read))
-        return items
+            self._look_at_time(read)
+            taken.append((read, framing_of(value.uuid) is Framing.STORED_SEGMENTS))
+        self._report.items += [self._item(read) for read, is_stored in taken if is_stored]
+        return [self._item(read) for read, is_stored in taken if not is_stored]
 
-    def take_unfinished(self) -> list[Item]:
+    def take_unfinished(self) -> list[Item | Payload]:
         """Give up the payloads that have not come whole: nothing more will come."""
         broken = [self._broken(parts, Fault.TRUNCATED) for parts in self._parts.values() if parts]
         return [self._item(read) for read in broken if read is not None]
@@ -116,7 +143,7 @@ class Intake:
                 "record_access_unreadable", device=device_address(self._device), why=str(error)
             )
 
-    def _assemble(self, value: _Value) -> Decoded | Undecoded | None:
+    def _assemble(self, value: _Value) -> _Read | None:
         """Join a value with those before it; None while its payload is not whole."""
         payload = Payload(
             device=self._device,
@@ -126,7 +153,7 @@ class Intake:
         )
         framing = framing_of(value.uuid)
         if framing is Framing.WHOLE:
-            return decode_indicated(payload)
+            return self._read(payload)
         parts = self._parts.setdefault(value.uuid, [])
         parts.append(value)
         try:
@@ -139,9 +166,12 @@ class Intake:
         payload = replace(payload, data=whole)
         if framing is Framing.STORED_SEGMENTS:
             return self._stored(replace(payload, stored=True))
-        return decode_indicated(payload)
+        return self._read(payload)
 
-    def _broken(self, parts: list[_Value], fault: Fault) -> Undecoded | None:
+    def _read(self, payload: Payload) -> _Read:
+        return decode_indicated(payload) if self._is_dated else payload
+
+    def _broken(self, parts: list[_Value], fault: Fault) -> _Read | None:
         """Give up a payload whose segments did not all come; what came is kept, as it came."""
         self._counts.segments_lost += 1
         last, data = parts[-1], b"".join(part.data for part in parts)
@@ -149,35 +179,36 @@ class Intake:
         if framing_of(last.uuid) is Framing.STORED_SEGMENTS:
             self._report.is_whole = False
             return None  # the device still has the record, and sends it again
-        return undecoded(
-            Payload(device=self._device, source=last.uuid, data=data, received_at=last.received_at),
-            fault,
+        payload = Payload(
+            device=self._device, source=last.uuid, data=data, received_at=last.received_at
         )
+        return undecoded(payload, fault) if self._is_dated else payload
 
-    def _stored(self, payload: Payload) -> Decoded | Undecoded:
+    def _stored(self, payload: Payload) -> _Read:
         """Read a stored record; one without even a number is kept as it is."""
         try:
             number, observation = ghs.split_stored(payload.data)
         except DecodeError as error:
-            return undecoded(payload, error.fault)
+            return undecoded(payload, error.fault) if self._is_dated else payload
         self._report.last_number = max(self._report.last_number, number)
-        return decode_indicated(replace(payload, data=observation))
+        return self._read(replace(payload, data=observation))
 
-    def _item(self, read: Decoded | Undecoded) -> Item:
+    def _look_at_time(self, read: _Read) -> None:
+        """Let a time-stamp that may be of now speak for a clock that cannot be read."""
+        if self._has_clock or not isinstance(read, Decoded):
+            return
+        time = read.reading.device_time
+        if time is not None:
+            self.lines = with_live(self.lines, time, read.payload.received_at, self._zone)
+
+    def _item(self, read: _Read) -> Item | Payload:
         """Place what was read in time."""
-        if isinstance(read, Decoded):
-            time = read.reading.device_time
-            if not self._has_clock and time is not None:
-                live = pair_from_live(time, read.payload.received_at, self._zone)
-                self.lines = with_pair(self.lines, live) if live else self.lines
-            item = measured(read, lines=self.lines, zone=self._zone)
-        else:
-            item = read
+        item = (
+            measured(read, lines=self.lines, zone=self._zone) if isinstance(read, Decoded) else read
+        )
         if isinstance(item, Undecoded):
             # With the clock of this connection a later decoder can still place it.
-            ahead_ms = self.pair.ahead // timedelta(milliseconds=1) if self.pair else None
-            here = place(None, received_at=item.received_at, lines=(), zone=self._zone)
-            item = replace(item, clock_offset_ms=ahead_ms, utc_offset_min=here.utc_offset_min)
+            item = with_clock(item, self.pair.ahead if self.pair else None, self._zone)
         return item
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 from edge.clock import TimeLine
-from edge.hub_file import HubFile, blob, integer
+from edge.hub_file import HubFile, blob, integer, real
 from edge.outbox import Packet
 from gateway.gatt.times import TimeType, from_ms, ms_since_epoch
 from gateway.wire import hub_name as device_name
@@ -29,8 +29,10 @@ def read_lines(file: HubFile, device: int) -> tuple[TimeLine, ...]:
             first_at=from_ms(integer(first_ms)),
             last_at=from_ms(integer(last_ms)),
             set_at=None if set_ms is None else from_ms(integer(set_ms)),
+            drift_ppm=real(drift_ppm),
+            observed=integer(observed_ms) * _MS,
         )
-        for type_, ahead_ms, first_ms, last_ms, set_ms in file.rows(
+        for type_, ahead_ms, first_ms, last_ms, set_ms, drift_ppm, observed_ms in file.rows(
             "time_lines", device=device_name(device)
         )
     )
@@ -39,19 +41,26 @@ def read_lines(file: HubFile, device: int) -> tuple[TimeLine, ...]:
 def write_lines(file: HubFile, device: int, lines: Sequence[TimeLine]) -> None:
     """Remember a device's time lines as they are now."""
     with file.transaction():
-        file.run("delete_time_lines", device=device_name(device))
-        for position, line in enumerate(lines):
-            file.run(
-                "put_time_line",
-                device=device_name(device),
-                position=position,
-                type=line.type,
-                ahead_ms=line.ahead // _MS,
-                first_ms=ms_since_epoch(line.first_at),
-                last_ms=ms_since_epoch(line.last_at),
-                set_ms=None if line.set_at is None else ms_since_epoch(line.set_at),
-            )
-        file.run("trim_devices", devices_max=DEVICES_MAX)
+        put_lines(file, device, lines)
+
+
+def put_lines(file: HubFile, device: int, lines: Sequence[TimeLine]) -> None:
+    """Remember a device's time lines in the transaction that is open."""
+    file.run("delete_time_lines", device=device_name(device))
+    for position, line in enumerate(lines):
+        file.run(
+            "put_time_line",
+            device=device_name(device),
+            position=position,
+            type=line.type,
+            ahead_ms=line.ahead // _MS,
+            first_ms=ms_since_epoch(line.first_at),
+            last_ms=ms_since_epoch(line.last_at),
+            set_ms=None if line.set_at is None else ms_since_epoch(line.set_at),
+            drift_ppm=line.drift_ppm,
+            observed_ms=line.observed // _MS,
+        )
+    file.run("trim_devices", devices_max=DEVICES_MAX)
 
 
 def read_packets(file: HubFile) -> list[Packet]:

@@ -8,7 +8,7 @@ capacity the policy decides who loses, and every loss is counted in the file its
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -123,13 +123,20 @@ class Outbox:
         """How many measurements more it takes without refusing or dropping any."""
         return max(self._free, 0)
 
-    def append(self, items: Sequence[Item], packets: Sequence[Packet] = ()) -> int:
+    def append(
+        self,
+        items: Sequence[Item],
+        packets: Sequence[Packet] = (),
+        *,
+        also: Callable[[], None] = lambda: None,
+    ) -> int:
         """Keep `items`, durably, in one commit, and remember `packets`; return how many were kept.
 
-        Fewer than all only at capacity, under KEEP_OLDEST.
+        Fewer than all only at capacity, under KEEP_OLDEST. `also` is done in the same commit.
         """
         before = self._depth
         with self._file.transaction():
+            also()
             dropped_batches, dropped = self._make_room(len(items))
             kept = items[: max(self._free + dropped, 0)]
             for item in kept:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, tzinfo
+from datetime import datetime, timedelta, tzinfo
 
 from edge.clock import TimeLine, place
 from gateway import wire
@@ -89,6 +89,16 @@ def undecoded(payload: Payload, fault: Fault) -> Undecoded:
         payload=payload.data,
         received_at=payload.received_at,
     )
+
+
+def with_clock(item: Undecoded, ahead: timedelta | None, zone: tzinfo) -> Undecoded:
+    """Return what could not be read with what a later decoder needs to place it.
+
+    `ahead`: how far UTC lay ahead of the device's clock in its connection; None: it showed none.
+    """
+    here = place(None, received_at=item.received_at, lines=(), zone=zone)
+    ahead_ms = None if ahead is None else ahead // timedelta(milliseconds=1)
+    return replace(item, clock_offset_ms=ahead_ms, utc_offset_min=here.utc_offset_min)
 
 
 def _decode(payload: Payload, sources: Sources) -> Decoded | Undecoded | None:

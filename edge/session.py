@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from datetime import UTC, datetime, tzinfo
+from datetime import datetime, tzinfo
 from functools import partial
 from typing import Protocol
 
@@ -20,8 +20,9 @@ from edge.central import LinkError, SecurityError
 from edge.clock import CLOCK_ERROR_MAX, Pair, TimeLine, clock_error, pair_of, with_pair
 from edge.counts import Counts
 from edge.device_clock import DeviceClock, clock_of, needs_setting
+from edge.hub_clock import HubClock
 from edge.intake import Intake, framing_of
-from edge.payloads import Item
+from edge.payloads import Item, Payload
 from edge.roster import AFTER_TAKEN_S, Outcome
 from gateway.errors import DecodeError
 from gateway.gatt import health_observation as ghs
@@ -83,10 +84,10 @@ class Keeper(Protocol):
     def refusal(self) -> str | None:
         """Why nothing should be taken now."""
 
-    async def append(self, items: Sequence[Item]) -> int:
+    async def append(self, items: Sequence[Item | Payload]) -> int:
         """Keep items durably; return how many."""
 
-    def hand_over(self, items: Sequence[Item]) -> None:
+    def hand_over(self, items: Sequence[Item | Payload]) -> None:
         """Keep items without waiting."""
 
     async def lines(self, device: int) -> tuple[TimeLine, ...]:
@@ -97,10 +98,22 @@ class Keeper(Protocol):
 
 
 class Session:
-    """What is known during one connection with `device`; `zone` is the home's time zone."""
+    """What is known during one connection with `device`; `zone` is the home's time zone.
+
+    A session that began before the hub knew the time does not learn it: all its instants count from
+    the machine's start (edge.undated).
+    """
 
     def __init__(
-        self, link: Link, device: int, keeper: Keeper, counts: Counts, *, zone: tzinfo, pace: Pace
+        self,
+        link: Link,
+        device: int,
+        keeper: Keeper,
+        counts: Counts,
+        *,
+        zone: tzinfo,
+        pace: Pace,
+        hub_clock: HubClock,
     ) -> None:
         self._link = link
         self._device = device
@@ -111,7 +124,15 @@ class Session:
         self._clock = clock_of(link.characteristics)
         self._shown: DeviceTime | None = None
         self._pair: Pair | None = None
-        self._intake = Intake(device, counts, zone=zone, has_clock=self._clock is not None)
+        self._is_dated = hub_clock.is_known
+        self._now = hub_clock.wall if self._is_dated else hub_clock.counted
+        self._intake = Intake(
+            device,
+            counts,
+            zone=zone,
+            has_clock=self._clock is not None,
+            is_dated=self._is_dated,
+        )
         self._log = _log.bind(device=device_address(device))
 
     async def run(self) -> Outcome:
@@ -139,7 +160,8 @@ class Session:
                 raise
         except TimeoutError:
             self._log.warning("session_interrupted", taken=self._intake.taken)
-        await self._keeper.remember_lines(self._device, self._intake.lines)
+        if self._is_dated:
+            await self._keeper.remember_lines(self._device, self._intake.lines)
         return Outcome.TAKEN if self._intake.taken else Outcome.EMPTY
 
     def close(self) -> None:
@@ -169,6 +191,9 @@ class Session:
         if self._clock is None:
             return
         try:
+            if not self._is_dated:
+                await self._keep_clock(self._clock)
+                return
             self._shown, at = await self._read_clock(self._clock)
         except LinkError as error:
             self._check_link(error)
@@ -180,23 +205,32 @@ class Session:
 
     async def _read_clock(self, clock: DeviceClock) -> tuple[DeviceTime | None, datetime]:
         """Return what the clock shows and when; None where it shows no date."""
-        asked_at = datetime.now(UTC)
-        data = await self._link.read(clock.characteristic)
-        at = asked_at + (datetime.now(UTC) - asked_at) / 2
+        data, at = await self._read_clock_bytes(clock)
         try:
             shown = clock.decode(data)
         except DecodeError as error:
             raise LinkError(f"the device's clock: {error}") from error
         return shown, at
 
+    async def _read_clock_bytes(self, clock: DeviceClock) -> tuple[bytes, datetime]:
+        asked_at = self._now()
+        data = await self._link.read(clock.characteristic)
+        return data, asked_at + (self._now() - asked_at) / 2
+
+    async def _keep_clock(self, clock: DeviceClock) -> None:
+        """Keep what the device's clock shows until the hub knows the time."""
+        data, at = await self._read_clock_bytes(clock)
+        seen = Payload(device=self._device, source=clock.characteristic, data=data, received_at=at)
+        await self._keeper.append([seen])
+
     async def _correct_time(self) -> None:
         """Set a clock that is wrong; believed only if it shows the right time afterwards."""
         clock = self._clock
-        if clock is None or not needs_setting(self._pair, self._zone):
+        if clock is None or not self._is_dated or not needs_setting(self._pair, self._zone):
             return
         if not self._link.can_write(clock.characteristic):
             return
-        set_at = datetime.now(UTC)
+        set_at = self._now()
         try:
             setting = clock.encode(set_at.astimezone(self._zone), self._shown)
             await self._link.write(clock.characteristic, setting)
@@ -276,7 +310,7 @@ class Session:
         return True
 
     def _on_value(self, uuid: int, data: bytes) -> None:
-        self._intake.put(uuid, data, datetime.now(UTC))
+        self._intake.put(uuid, data, self._now())
         self._link.news.set()
 
     def _take(self) -> None:

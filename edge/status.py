@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from edge import undated
 from edge.hub_file import DamagedFileError, open_read_only, set_aside
 from edge.outbox import Depth, Tally, read_depth, read_tallies
 from gateway.errors import UsageError
@@ -19,6 +20,7 @@ class Status:
     epoch: int
     next_sequence: int
     depth: Depth
+    undated: int
     tallies: dict[Tally, int]
     files_set_aside: int
 
@@ -44,6 +46,7 @@ def read_status(hub: int, path: Path) -> Status:
                 epoch=file.numbering.epoch,
                 next_sequence=file.numbering.next_sequence,
                 depth=read_depth(file),
+                undated=undated.count(file),
                 tallies=read_tallies(file),
                 files_set_aside=len(set_aside(path)),
             )

@@ -12,15 +12,17 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterat
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from datetime import tzinfo
 from pathlib import Path
 from typing import TypeVar
 
-from edge import memory
+from edge import memory, undated
 from edge.clock import TimeLine
 from edge.counts import Counts
+from edge.hub_clock import HubClock
 from edge.hub_file import Beginning, DamagedFileError, HubFile, current_boot, open_hub_file
 from edge.outbox import Batch, Depth, Limits, Outbox, Packet, Policy, Tally
-from edge.payloads import Item
+from edge.payloads import Item, Payload
 from gateway import wire
 from gateway.errors import UnavailableError, UsageError
 from gateway.measurement import Measurement
@@ -44,19 +46,23 @@ _log = get_logger(__name__)
 class _Append:
     """A wish to keep items; `kept` is told how many were, once they are durable, if one waits."""
 
-    items: Sequence[Item]
+    items: Sequence[Item | Payload]
     packets: Sequence[Packet]
     kept: asyncio.Future[int] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StorageSettings:
-    """Where the file lies, whose it is, and its limits. `batch_age_s`: how long an item waits."""
+    """Where the file lies, whose it is, and its limits. `batch_age_s`: how long an item waits.
+
+    `boot` names the machine's boot.
+    """
 
     path: Path
     hub: int
     limits: Limits = field(default_factory=Limits)
     batch_age_s: float = 0.2
+    boot: str = field(default_factory=current_boot)
 
 
 class Storage:
@@ -73,6 +79,7 @@ class Storage:
         self._waiting: list[_Append] = []
         self._arrived = asyncio.Event()
         self._is_failing = False
+        self._undated = undated.count(file)
         self.on_sealed: Callable[[], None] = lambda: None
         """Called when batches were sealed."""
 
@@ -87,17 +94,25 @@ class Storage:
         return self._outbox.depth
 
     @property
+    def undated(self) -> int:
+        """How many payloads wait until the hub knows the time."""
+        return self._undated
+
+    @property
     def refusal(self) -> str | None:
         """Why nothing more should be taken from devices now; None when all is well."""
         if self._is_failing:
             return "the disk is full or failing"
+        if self._undated > undated.UNDATED_MAX - RESERVE_ITEMS:
+            return "this hub does not know the time, and what waits for it fills its room"
         if self._settings.limits.policy is Policy.DROP_OLDEST:
             return None
         return "the outbox is full" if self._outbox.room < RESERVE_ITEMS else None
 
-    async def append(self, items: Sequence[Item], packets: Sequence[Packet] = ()) -> int:
+    async def append(self, items: Sequence[Item | Payload], packets: Sequence[Packet] = ()) -> int:
         """Keep items; return once they are durable, with how many were kept.
 
+        A payload, received in time counted from the machine's start, waits until the hub knows it.
         Fewer than all: at a named bound. The loss is counted.
         """
         kept: asyncio.Future[int] = asyncio.get_running_loop().create_future()
@@ -134,11 +149,43 @@ class Storage:
         """Remember the time lines of a device's clock."""
         await self._on_file(lambda: memory.write_lines(self._file, device, lines))
 
+    async def recall_start(self, clock: HubClock) -> None:
+        """Tell the clock when this boot began, if an earlier process has found that out."""
+        at = await self._on_file(lambda: undated.started_at(self._file, clock.boot))
+        if at is not None:
+            clock.know(at)
+
+    async def date(self, clock: HubClock, zone: tzinfo) -> int:
+        """Place some of what came before the time was known; return how many still wait.
+
+        Raises:
+            UnavailableError: the disk is failing.
+        """
+        started = clock.started_at
+        assert started is not None  # noqa: S101 - called once the time is known
+
+        def work() -> Sequence[Item]:
+            undated.remember_start(self._file, clock.boot, started)
+            return undated.place_some(
+                self._file,
+                self._outbox,
+                boot=clock.boot,
+                started=started,
+                now=clock.wall(),
+                zone=zone,
+            )
+
+        placed = await self._on_file(work)
+        self._undated = await self._on_file(lambda: undated.count(self._file))
+        self._count(placed, lost=0)
+        self._arrived.set()
+        return self._undated
+
     async def packets(self) -> list[Packet]:
         """Return the advertised packets that were taken last, oldest first."""
         return await self._on_file(lambda: memory.read_packets(self._file))
 
-    def hand_over(self, items: Sequence[Item], packets: Sequence[Packet] = ()) -> None:
+    def hand_over(self, items: Sequence[Item | Payload], packets: Sequence[Packet] = ()) -> None:
         """Take items without waiting until they are durable: nothing depends on it there."""
         if not self._take(_Append(items=items, packets=packets, kept=None)):
             self._counts.lost += len(items)
@@ -152,7 +199,9 @@ class Storage:
                     await self._arrived.wait()
             except TimeoutError:
                 pass
-            if self._waiting:
+            if not self._waiting:
+                self._arrived.clear()  # what came was dated, and is in the file already
+            else:
                 if not self.depth.entries:
                     seal_at_s = self._now_s() + self._settings.batch_age_s
                 await self._insist(self._write_waiting)
@@ -186,16 +235,26 @@ class Storage:
         stores once.
         """
         wishes = self._waiting[:]
-        items = [item for wish in wishes for item in wish.items]
+        every = [item for wish in wishes for item in wish.items]
+        items = [item for item in every if not isinstance(item, Payload)]
+        payloads = [item for item in every if isinstance(item, Payload)]
         packets = [packet for wish in wishes for packet in wish.packets]
-        kept = await self._on_file(lambda: self._outbox.append(items, packets))
+        boot = self._settings.boot
+
+        def also() -> None:
+            undated.put(self._file, boot, payloads)
+
+        kept = await self._on_file(lambda: self._outbox.append(items, packets, also=also))
+        self._undated += len(payloads)
         del self._waiting[: len(wishes)]
         if not self._waiting:
             self._arrived.clear()
         self._count(items[:kept], lost=len(items) - kept)
         for wish in wishes:
-            mine = min(len(wish.items), kept)
+            undatable = sum(isinstance(item, Payload) for item in wish.items)
+            mine = min(len(wish.items) - undatable, kept)
             kept -= mine
+            mine += undatable
             if wish.kept and not wish.kept.done():  # done: its session was cancelled meanwhile
                 wish.kept.set_result(mine)
 
@@ -249,6 +308,7 @@ class Storage:
         self._file.abandon()
         self._file = _open(self._settings)
         self._outbox = Outbox(self._file, self._settings.hub, self._settings.limits)
+        self._undated = undated.count(self._file)
 
 
 @asynccontextmanager
@@ -282,7 +342,7 @@ async def open_storage(settings: StorageSettings, counts: Counts) -> AsyncIterat
 
 
 def _open(settings: StorageSettings) -> HubFile:
-    file = open_hub_file(settings.path, settings.hub, boot=current_boot())
+    file = open_hub_file(settings.path, settings.hub, boot=settings.boot)
     if file.numbering.beginning is Beginning.DAMAGED:
         _log.error("outbox_set_aside", hub=wire.hub_name(settings.hub))
     return file

@@ -201,7 +201,7 @@ class Uplink:
     def _identity(self) -> mqtt.Identity:
         will = json.dumps(self._head(is_online=False)).encode()
         return mqtt.Identity(
-            client_id=f"hearth-hub-{wire.hub_name(self._settings.hub)}",
+            client_id=wire.hub_name(self._settings.hub),
             expiry_s=SESSION_EXPIRY_S,
             will=mqtt.Will(topic=self._topic(wire.Channel.STATE), payload=will),
         )

@@ -25,6 +25,12 @@ class TimeQuality(IntEnum):
     """No usable device time: when the hub received it."""
     UNPLACED = 5
     """The device's time cannot be placed; `measured_at` is the reception. To quarantine."""
+    HUB_UNSYNCHRONISED = 6
+    """The hub did not know the time when it received it, and was switched off before it did; both
+    instants are when it knew the time again. To quarantine."""
+    RETIMED = 7
+    """Placed afterwards, by a person or by what a later reading told of the device's clock
+    (`hearth admin device retime`). No hub sends it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -51,6 +51,9 @@ OFFSET_STEPS_MAX = 95
 OFFSET_STEP_MIN = 15
 """Offsets to UTC count quarter hours; every zone in use is a multiple."""
 
+STATUS_MAX = 0xFFFF
+"""A record has 16 bits for the device's status; a reading that says more waits in quarantine."""
+
 TIME_TYPE_MASK = 0b11
 """time_flags, bits 0-1: the device's `TimeType`, 0 where it sent no time."""
 RESOLUTION_SHIFT = 2
@@ -224,7 +227,7 @@ def encode_record(measurement: Measurement, reference_at: datetime) -> bytes:
         NO_USER_SLOT if reading.user_slot is None else reading.user_slot,
         measurement.time_quality,
         _offset_steps(measurement.utc_offset_min),
-        reading.status,
+        _status(reading.status),
         reading.unit_set,
         _time_flags(measurement),
         *mantissas,
@@ -446,6 +449,12 @@ def _offset_steps(offset_min: int | None) -> int:
     if rest or abs(steps) > OFFSET_STEPS_MAX:
         raise EncodeError(f"offset to UTC of {offset_min} min: quarter hours within a day")
     return steps
+
+
+def _status(status: int) -> int:
+    if status > STATUS_MAX:
+        raise EncodeError(f"status {status:#x} needs more than 16 bits")
+    return status
 
 
 def _time_flags(measurement: Measurement) -> int:

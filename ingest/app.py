@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,7 +19,6 @@ from gateway.platform.service import run_until_signalled
 from ingest import metrics
 from ingest.batches import Flush
 from ingest.following import Follower
-from ingest.guard import StaleRegistryError
 from ingest.leases import PERIOD_S, Leases
 from ingest.pipeline import FlushRule, Gatherer, Pipeline, receipts_by_hub
 from ingest.quarantine import Filter, replay
@@ -42,7 +41,8 @@ class IngestConfig:
     """What a worker needs to know."""
 
     dsn: str
-    broker: BrokerAddress
+    broker: Callable[[], BrokerAddress]
+    """Asked at each connection: certificates are renewed meanwhile."""
     rule: FlushRule
     metrics_port: int = 0
 
@@ -122,7 +122,7 @@ class Worker:
             try:
                 await self._replay(linked)
                 failures = 0
-            except (UnavailableError, StaleRegistryError) as error:
+            except UnavailableError as error:
                 failures += 1
                 _log.warning("replay_put_off", why=str(error))
                 self._take_changes(Changes(devices=linked, moved=_NOTHING, residents=_NOTHING))

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import numpy as np
 
-from gateway.errors import HearthError
+from gateway.errors import UnavailableError
 from gateway.platform.postgres import AsyncConnection, load_queries
 from ingest.registry import KIND_LINKS, Ids, Registry
 
 _QUERIES = load_queries(Path(__file__).parent / "sql" / "guard.sql")
 
 
-class StaleRegistryError(HearthError):
+class StaleRegistryError(UnavailableError):
     """Links of these devices, or readings of these residents, changed since they were judged."""
 
 
@@ -37,7 +37,7 @@ async def hold_links(
     for kind, key in await rows.fetchall():
         concerned = device_ids if kind == KIND_LINKS else resident_ids
         if key is None or np.any(concerned == key):
-            raise StaleRegistryError(f"registry: changed behind {registry.snapshot}")
+            raise StaleRegistryError("关联刚刚改变 / links changed meanwhile: 请重试 / try again")
 
 
 async def hold(connection: AsyncConnection) -> None:

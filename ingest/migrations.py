@@ -3,7 +3,7 @@
 A file that has been applied is never changed; its checksum is kept and compared. The quantity
 columns come from the registry of signs: `write_quantities` writes the migration that adds those no
 migration has added yet, so that a new sign needs no SQL by hand. The views, one table a sign for
-analysts, are derived anew each time.
+analysts and the doors of the API (access.sql), are derived anew each time.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.errors import UsageError
-from gateway.platform.postgres import Connection, connect_blocking, sql, translated
+from gateway.platform.postgres import Connection, connect_blocking, load_queries, sql, translated
 from gateway.quantity import Quantity
 from gateway.vital_sign import VitalSign
 from gateway.vitals import SIGNS
 
 FOLDER = Path(__file__).parent / "sql" / "migrations"
+_DOORS = load_queries(Path(__file__).parent / "sql" / "access.sql")
 _FILE = re.compile(r"(?P<version>[0-9]{4})_(?P<title>[a-z0-9_]+)\.sql")
 _QUANTITIES = re.compile(r"^-- quantities: (?P<names>.+)$", re.MULTILINE)
 _LOCK = 0x4865617274681
@@ -71,6 +72,7 @@ def migrate(dsn: str) -> list[Migration]:
             _apply(connection, migration)
             applied.append(migration)
         _make_views(connection)
+        _make_doors(connection)
     return applied
 
 
@@ -199,3 +201,17 @@ def _make_views(connection: Connection) -> None:
                     code=sql.Literal(sign.code),
                 )
             )
+
+
+def _make_doors(connection: Connection) -> None:
+    """Make the views and functions by which the API reads measurements, with all their columns."""
+    with connection.transaction():
+        connection.execute(_DOORS["drop"])
+        connection.execute(_DOORS["view"])
+        for direction, order, beyond in (("descending", "DESC", "<"), ("ascending", "ASC", ">")):
+            page = _DOORS["page"].format(
+                direction=sql.SQL(direction), order=sql.SQL(order), beyond=sql.SQL(beyond)
+            )
+            connection.execute(page)
+        connection.execute(_DOORS["latest"])
+        connection.execute(_DOORS["grant"])

@@ -143,14 +143,14 @@ class Pipeline:
                 store = await self._connected_store()
                 with metrics.COMMIT_SECONDS.time():
                     committed = await store.commit(prepared)
+            except StaleRegistryError:
+                metrics.JUDGED_AGAIN.inc()
+                await self._registry.newer_than(prepared.registry)
+                prepared = await self._prepare(messages)
             except UnavailableError as error:
                 await self._disconnect()
                 await patience.wait(error)
                 # Time has passed and links may have changed: judge by what holds now.
-                prepared = await self._prepare(messages)
-            except StaleRegistryError:
-                metrics.JUDGED_AGAIN.inc()
-                await self._registry.newer_than(prepared.registry)
                 prepared = await self._prepare(messages)
             except DataError as error:
                 await self._divide(messages, error)

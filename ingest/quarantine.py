@@ -20,12 +20,14 @@ from gateway import wire
 from gateway.errors import DecodeError, EncodeError
 from gateway.gatt.times import DeviceTime, from_ms, ms_since_epoch
 from gateway.measurement import Measurement, TimeQuality
+from gateway.platform.changes import record_change
 from gateway.platform.postgres import AsyncConnection, dict_row, load_queries, translated
 from gateway.vitals import sources
 from ingest.batches import RECORD_DTYPE
 from ingest.guard import hold_links
 from ingest.registry import Registry
 from ingest.rows import KIND_RECORD, rows_of, settle_within
+from ingest.store import changed_by
 from ingest.table import encode_measurements, send, settle_stored
 from ingest.verdicts import Verdict, judge, tables_of
 
@@ -41,7 +43,8 @@ _tables = tables_of()
 class Filter:
     """Which entries; None does not filter. `linked`: only those whose device has a link then.
 
-    `devices`: signed device ids, as the store's column has them.
+    `devices`: signed device ids, as the store's column has them. `ids` and `devices` have an effect
+    on a replay only.
     """
 
     reasons: tuple[Verdict, ...] | None = None
@@ -49,6 +52,7 @@ class Filter:
     hub: str | None = None
     linked: bool = False
     devices: tuple[int, ...] | None = None
+    ids: tuple[int, ...] | None = None
 
     def parameters(self) -> dict[str, object]:
         """Return the parameters of the queries."""
@@ -58,6 +62,7 @@ class Filter:
             "hub": self.hub,
             "linked": self.linked,
             "devices": None if self.devices is None else list(self.devices),
+            "ids": None if self.ids is None else list(self.ids),
         }
 
 
@@ -83,6 +88,8 @@ class _Entry(NamedTuple):
     content: bytes
     reference_at: datetime
     home_id: int
+    measured_at: datetime | None
+    placed_quality: int | None
 
 
 async def list_entries(
@@ -191,6 +198,7 @@ async def _replay_once(
     ((now_ms,),) = await clock.fetchall()
     for stream in encode_measurements(rows, places, now_ms):
         await send(connection, stream)
+    await record_change(connection, changed_by(rows, places), now_ms)
     await _settle(connection, readable, [int(value) for value in verdict], by)
     return [int(value) for value in verdict]
 
@@ -228,7 +236,7 @@ def _reference_ms(entry: _Entry) -> int:
 def _record(entry: _Entry) -> bytes | None:
     """Return the wire record of an entry; None where no decoder reads its payload yet."""
     if entry.kind == KIND_RECORD:
-        return entry.content
+        return _as_placed(entry)
     source = entry.source or 0
     for sign, way in sources(source):
         try:
@@ -251,6 +259,16 @@ def _record(entry: _Entry) -> bytes | None:
         except (DecodeError, EncodeError, OverflowError):
             continue
     return None
+
+
+def _as_placed(entry: _Entry) -> bytes:
+    """Return a record as it came, or where ingest.retime has placed it since."""
+    if entry.placed_quality is None or entry.measured_at is None:
+        return entry.content
+    record = np.frombuffer(entry.content, RECORD_DTYPE).copy()
+    record["measured_ms"] = ms_since_epoch(entry.measured_at)
+    record["time_quality"] = entry.placed_quality
+    return record.tobytes()
 
 
 def _place(device_time: DeviceTime | None, entry: _Entry) -> tuple[datetime, TimeQuality]:

@@ -21,6 +21,7 @@ import numpy.typing as npt
 from gateway import wire
 from gateway.errors import UnavailableError
 from gateway.gatt.times import ms_since_epoch
+from gateway.platform.changes import Changed, record_change, summarised
 from gateway.platform.postgres import (
     AsyncConnection,
     DuplicateKeyError,
@@ -65,7 +66,7 @@ class Prepared:
     """A flush ready to be committed, as it is if nothing of it came before.
 
     `batch_ids` (batches,) int64; `verdict` (n,) with repeats inside the flush settled; `places` those
-    to store, in the index's order, and `streams` their encoding.
+    to store, in the index's order, `streams` their encoding and `changed` whose they are.
     """
 
     flush: Flush
@@ -75,6 +76,7 @@ class Prepared:
     verdict: Verdicts
     places: Places
     streams: Sequence[Stream]
+    changed: Changed
     stored_at_ms: int
 
 
@@ -117,7 +119,17 @@ def prepare(
         verdict=verdict,
         places=places,
         streams=encode_measurements(rows, places, stored_at_ms),
+        changed=changed_by(rows, places),
         stored_at_ms=stored_at_ms,
+    )
+
+
+def changed_by(rows: Rows, places: Places) -> Changed:
+    """Return whose signs the readings at `places` change; those of nobody are on the worklist."""
+    judged = rows.judged
+    places = places[judged.resident_id[places] != 0]
+    return summarised(
+        judged.resident_id[places], rows.records["sign"][places], judged.measured_ms[places]
     )
 
 
@@ -203,6 +215,7 @@ class Store:
             self.connection, prepared.registry, rows.judged.device_id, rows.judged.resident_id
         )
         verdict, places, streams = prepared.verdict.copy(), prepared.places, prepared.streams
+        changed = prepared.changed
         before = await self._committed_before(flush.batches) if careful else {}
         if before:
             verdict, places = _without(prepared, before)
@@ -212,9 +225,11 @@ class Store:
         if before or found:
             places = places[verdict[places] == Verdict.STORED]
             streams = encode_measurements(rows, places, prepared.stored_at_ms)
+            changed = changed_by(rows, places)
         outcomes = _outcomes(flush, verdict, before)
         for stream in (*_ledger(prepared, outcomes), *streams, *_kept_apart(prepared, verdict)):
             await send(self.connection, stream)
+        await record_change(self.connection, changed, prepared.stored_at_ms)
         await self._keep_undecoded(prepared, outcomes)
         return Committed(outcomes=outcomes, verdict=verdict, looked_up=len(asked))
 

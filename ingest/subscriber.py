@@ -17,12 +17,13 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import count
 from typing import cast
 
 import mqtt5
 
 from gateway import wire
-from gateway.errors import UnavailableError
+from gateway.errors import UnavailableError, UsageError
 from gateway.platform.backoff import Backoff
 from gateway.platform.broker_address import BrokerAddress
 from gateway.platform.logs import get_logger
@@ -46,6 +47,9 @@ MESSAGE_OVERHEAD_BYTES = 512
 """Counted for each message held, beside its payload: what Python needs for it."""
 
 _log = get_logger(__name__)
+_generations = count(1)
+"""Of all lanes of this process: a lane that was given back and taken again is another `Lane`, and an
+acknowledgement that was due to the former must not reach a message of the latter."""
 _SERIAL_BITS = 40
 _PUBLISH = 3
 _FAILURE = 0x80
@@ -100,7 +104,7 @@ class Intake:
 class Lane:
     """The session of one lane, over one connection after the other."""
 
-    def __init__(self, number: int, broker: BrokerAddress, intake: Intake) -> None:
+    def __init__(self, number: int, broker: Callable[[], BrokerAddress], intake: Intake) -> None:
         self.number = number
         self._broker = broker
         self._intake = intake
@@ -120,11 +124,11 @@ class Lane:
         """
         failures = 0
         while True:
-            self._generation += 1
+            self._generation = next(_generations)
             try:
                 await self._run_once()
                 failures = 0
-            except UnavailableError as error:
+            except (UnavailableError, UsageError) as error:
                 failures += 1
                 wait_s = BACKOFF.wait_s(failures)
                 _log.warning("lane_lost", lane=self.number, why=str(error), again_in_s=wait_s)
@@ -158,11 +162,12 @@ class Lane:
 
     async def _run_once(self) -> None:
         loop = asyncio.get_running_loop()
-        connection = _Connection(self.number, self._generation, self._broker, self._intake)
+        broker = self._broker()
+        connection = _Connection(self.number, self._generation, broker, self._intake)
         try:
             async with asyncio.timeout(CONNECT_S_MAX):
                 await loop.create_connection(
-                    lambda: connection, self._broker.host, self._broker.port, ssl=self._broker.tls
+                    lambda: connection, broker.host, broker.port, ssl=broker.tls
                 )
                 self._connection = connection
                 self._intake.add(self)

@@ -47,6 +47,7 @@ class Verdict(IntEnum):
     TIME_UNPLACED = 21
     TIME_FUTURE = 22
     TIME_TOO_OLD = 23
+    HUB_TIME_UNKNOWN = 24
     IMPLAUSIBLE = 30
     CROSS_FIELD = 31
     UNLINKED = 40
@@ -66,6 +67,9 @@ REASONS: dict[Verdict, Text] = {
     Verdict.TIME_UNPLACED: Text(zh="时间无法确定", en="its time cannot be placed"),
     Verdict.TIME_FUTURE: Text(zh="测量时间晚于接收时间", en="measured after its reception"),
     Verdict.TIME_TOO_OLD: Text(zh="测量时间早于2000年", en="measured before the year 2000"),
+    Verdict.HUB_TIME_UNKNOWN: Text(
+        zh="接收时网关不知道时间", en="the hub did not know the time when it came"
+    ),
     Verdict.IMPLAUSIBLE: Text(zh="数值超出合理范围", en="a value is outside its plausible range"),
     Verdict.CROSS_FIELD: Text(zh="数值互相矛盾", en="its values contradict each other"),
     Verdict.UNLINKED: Text(zh="设备未关联居民", en="no resident is linked to the device then"),
@@ -189,7 +193,7 @@ def judge(
         | ~tables.known[sign, unit_set]
         | ~identity_fits
         | (records["time_quality"] < TimeQuality.SYNCHRONISED)
-        | (records["time_quality"] > TimeQuality.UNPLACED)
+        | (records["time_quality"] > TimeQuality.RETIMED)
         | ((records["time_flags"] & ~np.uint8(wire.TIME_FLAGS_KNOWN)) != 0)
         | ((np.abs(utc_offset) > wire.OFFSET_STEPS_MAX) & (utc_offset != wire.NO_OFFSET))
         | (absent > max(reason.value for reason in Absent)).any(axis=1)
@@ -199,6 +203,7 @@ def judge(
     rule(Verdict.DEVICE_ELSEWHERE, device_home != hub_home)
     rule(Verdict.HUB_CLOCK, received_ms > now_ms + HUB_AHEAD_MS_MAX)
     rule(Verdict.TIME_UNPLACED, records["time_quality"] == TimeQuality.UNPLACED)
+    rule(Verdict.HUB_TIME_UNKNOWN, records["time_quality"] == TimeQuality.HUB_UNSYNCHRONISED)
     rule(Verdict.TIME_TOO_OLD, measured_ms < OLDEST_MS)
     rule(Verdict.TIME_FUTURE, measured_ms > received_ms + FUTURE_MS_MAX)
     implausible = (values < tables.low[sign]) | (values > tables.high[sign])

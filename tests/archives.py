@@ -21,6 +21,7 @@ from ingest.batches import hub_homes, read_messages, reference_ms
 from ingest.registry import load_registry
 from ingest.store import Store, prepare
 from ingest.verdicts import judge, tables_of
+from tests.fixtures.database import as_api
 from tests.worlds import NOON, RESIDENT, a_message, query, some_batch_ids
 
 TOKEN = "a-token-for-tests-that-is-long-enough"  # noqa: S105 - it guards nothing
@@ -57,7 +58,7 @@ def public_id(dsn: str, resident_id: int = RESIDENT) -> UUID:
 @asynccontextmanager
 async def api_over(dsn: str) -> AsyncIterator[httpx.AsyncClient]:
     """Run the application over a database; the client speaks to it without a network."""
-    async with open_archive(dsn) as archive:
+    async with open_archive(as_api(dsn)) as archive:
         transport = httpx.ASGITransport(create_app(archive, TOKEN))
         async with httpx.AsyncClient(
             transport=transport, base_url="http://api", headers=BEARER
@@ -68,7 +69,7 @@ async def api_over(dsn: str) -> AsyncIterator[httpx.AsyncClient]:
 @asynccontextmanager
 async def served(dsn: str) -> AsyncIterator[httpx.AsyncClient]:
     """Serve the API on a free port; the client speaks real HTTP to it."""
-    config = ApiConfig(dsn=dsn, token=TOKEN, host=LOOPBACK, port=0)
+    config = ApiConfig(dsn=as_api(dsn), token=TOKEN, host=LOOPBACK, port=0)
     async with (
         serving(config) as port,
         httpx.AsyncClient(base_url=f"http://{LOOPBACK}:{port}", headers=BEARER) as client,

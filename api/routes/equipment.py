@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 from fastapi.responses import Response
 
+from api.access import CurrentPrincipal
 from api.documents import HubLedger, Page
 from api.records import Device, Home, Hub
 from api.routes.parameters import (
@@ -29,10 +30,13 @@ router = APIRouter(prefix=PREFIX, tags=["设备 / equipment"])
     response_model=Page[Home],
 )
 async def list_homes(
-    archive: ArchiveOfApp, after: AfterId = None, limit: Limit = LIMIT_DEFAULT
+    archive: ArchiveOfApp,
+    principal: CurrentPrincipal,
+    after: AfterId = None,
+    limit: Limit = LIMIT_DEFAULT,
 ) -> Response:
     """List homes in the order of their ids."""
-    items = await archive.homes(after, limit + 1)
+    items = await archive.homes(principal, after, limit + 1)
     return json_response(page_of(items, limit, key=lambda home: home.id))
 
 
@@ -43,12 +47,13 @@ async def list_homes(
 )
 async def list_hubs(
     archive: ArchiveOfApp,
+    principal: CurrentPrincipal,
     home: HomeFilter = None,
     after: AfterHub = None,
     limit: Limit = LIMIT_DEFAULT,
 ) -> Response:
     """List hubs, all or one home's, in the order of their names."""
-    items = await archive.hubs(home, after, limit + 1)
+    items = await archive.hubs(principal, home, after, limit + 1)
     return json_response(page_of(items, limit, key=lambda hub: hub.name))
 
 
@@ -59,12 +64,13 @@ async def list_hubs(
 )
 async def list_devices(
     archive: ArchiveOfApp,
+    principal: CurrentPrincipal,
     home: HomeFilter = None,
     after: AfterDevice = None,
     limit: Limit = LIMIT_DEFAULT,
 ) -> Response:
     """List devices, all or one home's, in the order of their addresses."""
-    items = await archive.devices(home, after, limit + 1)
+    items = await archive.devices(principal, home, after, limit + 1)
     return json_response(page_of(items, limit, key=lambda device: device.address))
 
 
@@ -74,8 +80,11 @@ async def list_devices(
     response_model=Page[HubLedger],
 )
 async def read_ledger(
-    archive: ArchiveOfApp, after: AfterHub = None, limit: Limit = LIMIT_DEFAULT
+    archive: ArchiveOfApp,
+    principal: CurrentPrincipal,
+    after: AfterHub = None,
+    limit: Limit = LIMIT_DEFAULT,
 ) -> Response:
     """Tell what became of what each hub published, in the order of the hubs' names."""
-    items = await archive.ledger(after, limit + 1)
+    items = await archive.ledger(principal, after, limit + 1)
     return json_response(page_of(items, limit, key=lambda entry: entry.hub))

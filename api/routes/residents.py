@@ -9,6 +9,7 @@ from fastapi import APIRouter, Path, Query
 from fastapi.responses import Response
 from pydantic import AwareDatetime
 
+from api.access import CurrentPrincipal
 from api.archive import Order, Selection
 from api.cursor import BEFORE_ALL, BEHIND_ALL, TOKEN_CHARS, Place, decode_place
 from api.documents import LatestOfSign, MeasurementDocument, Page, ResidentDocument
@@ -40,10 +41,13 @@ ResidentId = Annotated[UUID, Path(description=_ID)]
     response_model=Page[Resident],
 )
 async def list_residents(
-    archive: ArchiveOfApp, after: AfterId = None, limit: Limit = LIMIT_DEFAULT
+    archive: ArchiveOfApp,
+    principal: CurrentPrincipal,
+    after: AfterId = None,
+    limit: Limit = LIMIT_DEFAULT,
 ) -> Response:
     """List residents in the order of their ids."""
-    items = await archive.residents(after, limit + 1)
+    items = await archive.residents(principal, after, limit + 1)
     return json_response(page_of(items, limit, key=lambda resident: resident.id))
 
 
@@ -53,9 +57,11 @@ async def list_residents(
     response_model=ResidentDocument,
     responses=UNKNOWN_RESIDENT,
 )
-async def read_resident(archive: ArchiveOfApp, resident: ResidentId) -> Response:
+async def read_resident(
+    archive: ArchiveOfApp, principal: CurrentPrincipal, resident: ResidentId
+) -> Response:
     """Return one resident and who is measured by what, past links too."""
-    return json_response(await archive.resident(resident))
+    return json_response(await archive.resident(principal, resident))
 
 
 @router.get(
@@ -64,8 +70,9 @@ async def read_resident(archive: ArchiveOfApp, resident: ResidentId) -> Response
     response_model=Page[MeasurementDocument],
     responses=shown(Page(items=[EXAMPLE], next=EXAMPLE.id)) | UNKNOWN_RESIDENT,
 )
-async def list_measurements(
+async def list_measurements(  # noqa: PLR0913, PLR0917 - each is a parameter of the route
     archive: ArchiveOfApp,
+    principal: CurrentPrincipal,
     resident: ResidentId,
     sign: Annotated[
         list[str] | None,
@@ -102,7 +109,7 @@ async def list_measurements(
         after=_place(after),
         limit=limit + 1,
     )
-    rows = await archive.measurements(resident, selection)
+    rows = await archive.measurements(principal, resident, selection)
     items = [measurement_document(row) for row in rows]
     return json_response(page_of(items, limit, key=lambda measurement: measurement.id))
 
@@ -114,9 +121,11 @@ async def list_measurements(
     responses=shown({EXAMPLE.sign: LatestOfSign(latest=EXAMPLE, latest_without_artefact=EXAMPLE)})
     | UNKNOWN_RESIDENT,
 )
-async def read_latest(archive: ArchiveOfApp, resident: ResidentId) -> Response:
+async def read_latest(
+    archive: ArchiveOfApp, principal: CurrentPrincipal, resident: ResidentId
+) -> Response:
     """Return the latest of each sign by when it was measured, and the latest undisturbed one."""
-    return json_response(latest_documents(await archive.latest(resident)))
+    return json_response(latest_documents(await archive.latest(principal, resident)))
 
 
 def _signs(names: list[str] | None) -> list[VitalSign]:

@@ -89,7 +89,7 @@ INSERT INTO attribution (
     resident_id, next_resident_id, user_slot, sign, flags
 )
 SELECT
-    measured_at, identity_time, stored_at, now(), %(correction_id)s, device_id, resident_id,
+    measured_at, identity_time, stored_at, date_trunc('milliseconds', now()), %(correction_id)s, device_id, resident_id,
     %(resident_id)s, user_slot, sign, flags
 FROM measurement
 WHERE device_id = %(device_id)s
@@ -101,7 +101,7 @@ WHERE device_id = %(device_id)s
 -- name: move_period
 -- Give the readings of a period to their new owner; nothing else of them changes.
 UPDATE measurement
-SET resident_id = %(resident_id)s, stored_at = now(), flags = flags & %(kept_flags)s
+SET resident_id = %(resident_id)s, stored_at = date_trunc('milliseconds', now()), flags = flags & %(kept_flags)s
 WHERE device_id = %(device_id)s
     AND user_slot = %(user_slot)s
     AND (%(from_at)s::timestamptz IS NULL OR measured_at >= %(from_at)s)
@@ -232,7 +232,7 @@ INSERT INTO attribution (
     resident_id, next_resident_id, user_slot, sign, flags
 )
 SELECT
-    measured_at, identity_time, stored_at, now(), %(correction_id)s, device_id, old_owner,
+    measured_at, identity_time, stored_at, date_trunc('milliseconds', now()), %(correction_id)s, device_id, old_owner,
     resident_id, user_slot, sign, old_flags
 FROM given_back
 WHERE old_owner <> resident_id OR old_flags <> flags
@@ -241,7 +241,7 @@ WHERE old_owner <> resident_id OR old_flags <> flags
 -- Give the readings of the plan to their owners. Device, slot and time are said once more, so that
 -- only the chunks concerned are looked into.
 UPDATE measurement AS m
-SET resident_id = given.resident_id, stored_at = now(), flags = given.flags
+SET resident_id = given.resident_id, stored_at = date_trunc('milliseconds', now()), flags = given.flags
 FROM given_back AS given
 WHERE m.device_id = %(device_id)s
     AND m.user_slot = %(user_slot)s
@@ -270,18 +270,31 @@ FROM attribution
 WHERE correction_id = %(correction_id)s
 GROUP BY resident_id, next_resident_id
 
--- name: tell
+-- name: spans
+-- Of whose signs a correction moved readings, old owners and new; between which times they were
+-- measured; and what the rows have as stored_at.
+SELECT
+    owner.resident_id, a.sign, (extract(epoch FROM min(a.measured_at)) * 1000)::bigint,
+    (extract(epoch FROM max(a.measured_at)) * 1000)::bigint,
+    (extract(epoch FROM date_trunc('milliseconds', now())) * 1000)::bigint
+FROM attribution AS a
+CROSS JOIN LATERAL (VALUES (a.resident_id), (a.next_resident_id)) AS owner (resident_id)
+WHERE a.correction_id = %(correction_id)s AND owner.resident_id <> 0
+GROUP BY owner.resident_id, a.sign
+
+-- name: make_due
 -- What is derived from the readings of these residents is to be derived again: workers forget what
--- they remember of them, what is unusual is looked at anew, shared devices too, listeners hear of it.
+-- they remember of them, what is unusual is looked at anew, and shared devices too.
 WITH spans AS (
-    SELECT owner.resident_id, a.sign, min(a.measured_at) AS from_at, max(a.measured_at) AS to_at
-    FROM attribution AS a
-    CROSS JOIN LATERAL (VALUES (a.resident_id), (a.next_resident_id)) AS owner (resident_id)
-    WHERE a.correction_id = %(correction_id)s AND owner.resident_id <> 0
-    GROUP BY owner.resident_id, a.sign
+    SELECT * FROM unnest(
+        %(residents)s::integer[], %(signs)s::smallint[], %(oldest_ms)s::bigint[],
+        %(newest_ms)s::bigint[]
+    ) AS given (resident_id, sign, oldest_ms, newest_ms)
 ), due AS (
     INSERT INTO baseline_due (resident_id, sign, from_at, to_at)
-    SELECT resident_id, sign, from_at, to_at FROM spans
+    SELECT
+        resident_id, sign, to_timestamp(oldest_ms / 1000.0), to_timestamp(newest_ms / 1000.0)
+    FROM spans
 ), shared AS (
     INSERT INTO attribution_due (device_id, user_slot)
     SELECT DISTINCT device_id, user_slot
@@ -295,15 +308,7 @@ WITH spans AS (
     INSERT INTO registry_change (kind, key)
     SELECT DISTINCT 4, resident_id FROM spans
 )
-SELECT
-    pg_notify('hearth_registry', ''),
-    pg_notify('hearth_reattributed', json_build_object(
-        'correction', %(correction_id)s::bigint,
-        'residents', (
-            SELECT coalesce(json_agg(DISTINCT resident_id), '[]')
-            FROM (SELECT resident_id FROM spans LIMIT 500) AS told
-        )
-    )::text)
+SELECT pg_notify('hearth_registry', '')
 
 -- name: history
 -- Whose the readings of a device were thought to be at a moment: the newest first.

@@ -64,7 +64,7 @@ SELECT name, n FROM tally;
 
 -- name: time_lines
 -- What is remembered of a device's clock, oldest line first.
-SELECT type, ahead_ms, first_ms, last_ms, set_ms FROM time_line
+SELECT type, ahead_ms, first_ms, last_ms, set_ms, drift_ppm, observed_ms FROM time_line
 WHERE device = :device ORDER BY position;
 
 -- name: delete_time_lines
@@ -73,8 +73,12 @@ DELETE FROM time_line WHERE device = :device;
 
 -- name: put_time_line
 -- Remember one line.
-INSERT INTO time_line (device, position, type, ahead_ms, first_ms, last_ms, set_ms)
-VALUES (:device, :position, :type, :ahead_ms, :first_ms, :last_ms, :set_ms);
+INSERT INTO time_line (
+    device, position, type, ahead_ms, first_ms, last_ms, set_ms, drift_ppm, observed_ms
+)
+VALUES (
+    :device, :position, :type, :ahead_ms, :first_ms, :last_ms, :set_ms, :drift_ppm, :observed_ms
+);
 
 -- name: trim_devices
 -- Forget the devices met longest ago, beyond the bound.
@@ -94,3 +98,28 @@ INSERT OR REPLACE INTO packet (device, source, digest) VALUES (:device, :source,
 -- name: trim_packets
 -- Forget the oldest packets, beyond the bound.
 DELETE FROM packet WHERE id <= (SELECT max(id) FROM packet) - :packets_max;
+
+-- name: put_undated
+-- Keep a payload that came while the hub did not know the time.
+INSERT INTO undated (boot, device, counted_ms, source, stored, body)
+VALUES (:boot, :device, :counted_ms, :source, :stored, :body);
+
+-- name: undated
+-- The oldest of them.
+SELECT id, boot, device, counted_ms, source, stored, body FROM undated ORDER BY id LIMIT :limit;
+
+-- name: undated_count
+-- How many there are.
+SELECT count(*) FROM undated;
+
+-- name: delete_undated
+-- Forget those that were placed, in the transaction that keeps what became of them.
+DELETE FROM undated WHERE id <= :last_id;
+
+-- name: boot
+-- When the machine's boot began, if that was ever known.
+SELECT name, started_ms FROM boot;
+
+-- name: put_boot
+-- Remember it.
+INSERT OR REPLACE INTO boot (one, name, started_ms) VALUES (1, :name, :started_ms);

@@ -48,6 +48,8 @@ CREATE TABLE time_line (
     first_ms INTEGER NOT NULL,
     last_ms INTEGER NOT NULL,
     set_ms INTEGER,
+    drift_ppm REAL NOT NULL DEFAULT 0,
+    observed_ms INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (device, position)
 );
 
@@ -58,4 +60,23 @@ CREATE TABLE packet (
     source INTEGER NOT NULL,
     digest BLOB NOT NULL,
     UNIQUE (device, source, digest)
+);
+
+-- Read while the hub did not know the time (edge.undated): bytes as they came, and when, in
+-- milliseconds since the start of the machine's boot. A source is a characteristic or service data.
+CREATE TABLE undated (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    boot TEXT NOT NULL,
+    device TEXT NOT NULL,
+    counted_ms INTEGER NOT NULL,
+    source INTEGER NOT NULL,
+    stored INTEGER NOT NULL,
+    body BLOB NOT NULL
+);
+
+-- One row: when the machine's boot began, once that was known.
+CREATE TABLE boot (
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    name TEXT NOT NULL,
+    started_ms INTEGER NOT NULL
 );

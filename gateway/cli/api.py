@@ -9,7 +9,7 @@ import uvloop
 
 from api.auth import load_token
 from api.server import ApiConfig, run
-from gateway.cli.database import database_url
+from gateway.cli.database import api_database_url
 from gateway.platform.settings import load_settings
 
 app = typer.Typer()
@@ -42,7 +42,7 @@ def serve(
     """居民档案的 REST 接口 / the REST API of the residents' archive, until Ctrl-C."""
     settings = load_settings()
     config = ApiConfig(
-        dsn=database_url(settings),
+        dsn=api_database_url(settings),
         token=load_token(settings),
         host=settings.api_host if host is None else host,
         port=settings.api_port if port is None else port,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from gateway.cli.database import database_url
+from gateway.cli.database import admit_api, database_url
 from gateway.platform.settings import load_settings
 from ingest import migrations
 
@@ -32,6 +32,13 @@ def status() -> None:
     for migration in pending:
         typer.echo(f"{migration.version:04d} {migration.title}")
     raise typer.Exit(1 if pending else 0)
+
+
+@app.command()
+def grant() -> None:
+    """让接口以自己的角色登录数据库 / let the API's own role, hearth_api, log in; safe to run again."""
+    admit_api(load_settings())
+    typer.echo("完成 / done: `hearth api` 可用 / connects as hearth_api", err=True)
 
 
 @app.command("new-migration")

@@ -78,6 +78,7 @@ def _in_words(status: Status) -> str:
         ("待封批", "not yet in a batch", status.depth.entries),
         ("待回执批次", "batches without a receipt", status.depth.batches),
         ("待回执测量", "measurements in them", status.depth.records),
+        ("等待网关对时", "wait until the hub knows the time", status.undated),
         ("隔离的损坏文件", "damaged files set aside", status.files_set_aside),
         *((_TALLIES[tally], tally.value, count) for tally, count in status.tallies.items()),
     ]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import typer
 import uvloop
 
-from gateway.platform.broker_address import broker_address
 from gateway.platform.embedded.services import find_services
 from gateway.platform.settings import load_settings
 from ingest.app import IngestConfig, run
@@ -21,7 +20,7 @@ def ingest() -> None:
     services = find_services(settings)
     config = IngestConfig(
         dsn=services.database_url,
-        broker=broker_address(services.mqtt_url, ca_file=settings.mqtt_ca_file),
+        broker=services.mqtt.address,
         rule=FlushRule(rows_max=settings.ingest_flush_rows, age_s=settings.ingest_flush_ms / 1000),
         metrics_port=settings.metrics_port,
     )

@@ -60,6 +60,7 @@ COMMANDS = (
     Command(name="hub", extra="hub", help="家庭网关 / the agent on a real hub"),
     Command(name="ingest", extra="server", help="接收服务 / the ingest service"),
     Command(name="api", extra="server", help="居民档案的 REST 接口 / the REST API"),
+    Command(name="alerts", extra="server", help="告警 / alerts: the service, the rules, the desk"),
     Command(
         name="admin",
         extra="server",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import time
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -15,6 +16,7 @@ from gateway.platform.embedded.packages import ensure_packages, find_packages
 from gateway.platform.embedded.server import Server
 from gateway.platform.embedded.services import embedded_servers, start_services
 from gateway.platform.settings import LOOPBACK, load_settings
+from gateway.platform.supervisor import Supervisor
 
 CHECK_S = 1.0
 """How often `run` looks whether its servers still run."""
@@ -66,9 +68,9 @@ def status(
 
 
 def _wait_for_stop(servers: Sequence[Server]) -> None:
+    """Keep them running; one that ends again and again ends the command."""
     stop = {signal.SIGINT, signal.SIGTERM}
     signal.pthread_sigmask(signal.SIG_BLOCK, stop)
+    supervisor = Supervisor(servers)
     while signal.sigtimedwait(stop, CHECK_S) is None:
-        for server in servers:
-            if server.pid is None:
-                raise UnavailableError(f"{server.title}: 意外退出 / ended by itself")
+        supervisor.look(time.monotonic())

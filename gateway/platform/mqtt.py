@@ -15,6 +15,7 @@ paho with manual acknowledgement, belongs here too once it is written.
 from __future__ import annotations
 
 import asyncio
+import re
 import ssl
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -22,7 +23,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage
-from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.enums import CallbackAPIVersion, LogLevel, MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
@@ -56,6 +57,9 @@ _SESSION_TAKEN_OVER = 0x8E
 _DISCONNECT_WITH_WILL = 0x04
 _REFUSALS = frozenset({0x84, 0x85, 0x86, 0x87, 0x8A, 0x8C})
 """CONNACK: version, client id, user name or password, not authorised, banned, method."""
+_CERTIFICATE_REFUSED = re.compile(r"ALERT_(CERTIFICATE_\w+|BAD_CERTIFICATE|UNKNOWN_CA)")
+"""OpenSSL's names of the alerts (RFC 8446, 6.2) by which a broker refuses our certificate. With TLS 1.3
+they come after the handshake, as far as we can tell."""
 
 
 class RefusedError(UnavailableError):
@@ -124,6 +128,7 @@ class Session:
         self._connected = asyncio.Event()
         self._lost: UnavailableError | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._failure = ""
         self.is_resumed = False
         """The broker still has the session, with the messages that came meanwhile."""
 
@@ -165,6 +170,7 @@ class Session:
     async def begin(self) -> None:
         """Take over a client that has sent its CONNECT; return once the broker has accepted."""
         client = self._client
+        client.on_log = self._on_log
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
         client.on_subscribe = self._on_subscribe
@@ -264,8 +270,17 @@ class Session:
         reason: ReasonCode,
         _properties: Properties | None,
     ) -> None:
-        kind = TakenOverError if reason.value == _SESSION_TAKEN_OVER else UnavailableError
-        self._lose(kind(f"mqtt: disconnected: {reason}"))
+        if reason.value == _SESSION_TAKEN_OVER:
+            self._lose(TakenOverError(f"mqtt: disconnected: {reason}"))
+        elif _CERTIFICATE_REFUSED.search(self._failure):
+            self._lose(RefusedError(f"mqtt: the broker refuses our certificate: {self._failure}"))
+        else:
+            self._lose(UnavailableError(f"mqtt: disconnected: {self._failure or reason}"))
+
+    def _on_log(self, _client: Client, _userdata: object, level: int, text: str) -> None:
+        # What broke a connection paho says nowhere else.
+        if level == LogLevel.MQTT_LOG_ERR:
+            self._failure = text
 
     def _on_subscribe(
         self,

@@ -46,13 +46,14 @@ def require_free(port: int, setting: str) -> None:
         )
 
 
-def remembered_port(memory: Path) -> int:
+def remembered_port(memory: Path, other_than: int = 0) -> int:
     """Return the port noted in the file `memory`, or a new one, noted there, if that is taken."""
     try:
         port = int(memory.read_text(encoding="ascii"))
     except (FileNotFoundError, ValueError):
         port = 0
-    if not 0 < port < 1 << 16 or not is_free(port):
-        port = free_port()
+    if not 0 < port < 1 << 16 or port == other_than or not is_free(port):
+        while (port := free_port()) == other_than:
+            pass
         memory.write_text(f"{port}\n", encoding="ascii")
     return port

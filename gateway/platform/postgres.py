@@ -8,7 +8,7 @@ refuses `DataError`; anything else is a mistake of ours and passes through.
 from __future__ import annotations
 
 import struct
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -175,15 +175,24 @@ def connect_blocking(dsn: str, *, application: str, autocommit: bool = False) ->
 
 @asynccontextmanager
 async def open_pool(
-    dsn: str, *, application: str, size_max: int, autocommit: bool = False
+    dsn: str,
+    *,
+    application: str,
+    size_max: int,
+    autocommit: bool = False,
+    configure: Callable[[AsyncConnection], Awaitable[None]] | None = None,
 ) -> AsyncIterator[AsyncConnectionPool[AsyncConnection[TupleRow]]]:
-    """Open a pool of at most `size_max` connections; it reconnects by itself, in the background."""
+    """Open a pool of at most `size_max` connections; it reconnects by itself, in the background.
+
+    `configure` is called with each new connection.
+    """
     pool: AsyncConnectionPool[AsyncConnection[TupleRow]] = AsyncConnectionPool(
         _full(dsn, application),
         kwargs={"autocommit": autocommit},
         min_size=1,
         max_size=size_max,
         timeout=POOL_WAIT_S_MAX,
+        configure=configure,
         open=False,
     )
     await pool.open()

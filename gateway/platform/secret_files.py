@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from pathlib import Path
+from pathlib import Path, PurePath
 
 SECRET_BYTES = 32
 """256 random bits: guessing is hopeless, so a hash of one need not be slow."""
@@ -21,7 +21,7 @@ def secret(home: Path, name: str) -> str:
     try:
         return path.read_text(encoding="ascii").strip()
     except FileNotFoundError:
-        _make(home, path)
+        keep_secret(home, name, f"{secrets.token_urlsafe(SECRET_BYTES)}\n")
         return path.read_text(encoding="ascii").strip()
 
 
@@ -30,22 +30,39 @@ def secret_path(home: Path, name: str) -> Path:
     return home / "secrets" / name
 
 
-def forget_secret(home: Path, name: str) -> None:
-    """Remove a secret, if there."""
-    secret_path(home, name).unlink(missing_ok=True)
+def write_private(path: Path, content: bytes) -> None:
+    """Write a file that only its owner can read, in place of any former one, whole or not at all."""
+    unfinished = _unfinished(path, content)
+    unfinished.replace(path)
 
 
-def _make(home: Path, path: Path) -> None:
+def secret_folder(home: Path, name: str) -> Path:
+    """Return the folder HOME/secrets/NAME, which only its owner can enter; it is made if need be."""
+    folder = secret_path(home, name)
     home.mkdir(parents=True, exist_ok=True)
-    for folder in reversed(path.relative_to(home).parents):
-        (home / folder).mkdir(mode=_FOLDER_MODE, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _FILE_MODE)
-    with os.fdopen(descriptor, "w", encoding="ascii") as file:
-        file.write(f"{secrets.token_urlsafe(SECRET_BYTES)}\n")
+    for part in (*reversed(folder.relative_to(home).parents[:-1]), folder.relative_to(home)):
+        (home / part).mkdir(mode=_FOLDER_MODE, exist_ok=True)
+    return folder
+
+
+def keep_secret(home: Path, name: str, text: str) -> None:
+    """Make the secret `name` of this home; where it was made meanwhile, that one stays."""
+    path = secret_path(home, name)
+    secret_folder(home, str(PurePath(name).parent))
+    unfinished = _unfinished(path, text.encode())
     try:
         os.link(unfinished, path)  # whole or not at all; the first of two that make it at once wins
     except FileExistsError:
         pass
     finally:
         unfinished.unlink()
+
+
+def _unfinished(path: Path, content: bytes) -> Path:
+    unfinished = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _FILE_MODE)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    return unfinished

@@ -40,6 +40,13 @@ class Settings(BaseSettings):
         SecretStr | None,
         Field(description="A TimescaleDB of one's own; without it an embedded one is run."),
     ] = None
+    api_database_url: Annotated[
+        SecretStr | None,
+        Field(
+            description="The same database for the API alone, as a role that reads residents' data "
+            "only through the schema `access`; default: the role that `hearth db grant` admits."
+        ),
+    ] = None
     mqtt_url: Annotated[
         SecretStr | None,
         Field(
@@ -49,6 +56,33 @@ class Settings(BaseSettings):
     ] = None
     mqtt_ca_file: Annotated[
         Path | None, Field(description="The certificates to trust for mqtts://.")
+    ] = None
+    mqtt_cert_file: Annotated[
+        Path | None, Field(description="Ingest's client certificate for a broker of one's own.")
+    ] = None
+    mqtt_key_file: Annotated[
+        Path | None, Field(description="Its key; without it the key stands with the certificate.")
+    ] = None
+    mqtt_host: Annotated[
+        str, Field(description="The address on which the embedded broker listens for hubs.")
+    ] = LOOPBACK
+    mqtt_port: Annotated[
+        int,
+        Field(ge=0, le=65535, description="Its port; 0: any free one, the same at every start."),
+    ] = 0
+    hub_mqtt_url: Annotated[
+        str | None,
+        Field(
+            description="Where hubs reach the broker, mqtts://host:port, told to them when they "
+            "are enrolled; without it the embedded one on this machine."
+        ),
+    ] = None
+    hub_api_url: Annotated[
+        str | None,
+        Field(
+            description="Where hubs reach the API to be enrolled, http:// or https://; without it "
+            "this machine's."
+        ),
     ] = None
     debian_mirror: Annotated[
         str | None,

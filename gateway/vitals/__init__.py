@@ -7,7 +7,14 @@ from __future__ import annotations
 
 from gateway.quantity import Quantity
 from gateway.vital_sign import AdvertisedSource, GattSource, VitalSign
-from gateway.vitals import activity, blood_pressure, body_temperature, body_weight, water_intake
+from gateway.vitals import (
+    activity,
+    blood_pressure,
+    body_temperature,
+    body_weight,
+    pulse_oximetry,
+    water_intake,
+)
 
 SIGNS: tuple[VitalSign, ...] = (
     blood_pressure.SIGN,
@@ -15,6 +22,7 @@ SIGNS: tuple[VitalSign, ...] = (
     body_weight.SIGN,
     activity.SIGN,
     water_intake.SIGN,
+    pulse_oximetry.SIGN,
 )
 
 BY_CODE: dict[int, VitalSign] = {sign.code: sign for sign in SIGNS}

@@ -30,7 +30,7 @@ WHERE q.quarantine_id = %(quarantine_id)s
 -- Entries to replay, locked; those that another replay has in hand are passed over.
 SELECT
     q.quarantine_id, q.kind, q.device, q.source, q.clock_offset_ms, q.utc_offset, q.received_at,
-    q.batch_id, q.content, b.reference_at, h.home_id
+    q.batch_id, q.content, b.reference_at, h.home_id, q.measured_at, q.placed_quality
 FROM quarantine q
 JOIN batch b USING (batch_id)
 JOIN hub h ON h.hub_id = b.hub_id
@@ -40,6 +40,7 @@ WHERE q.state = 'waiting' AND q.kind IN (1, 2)
     AND (%(device)s::bigint IS NULL OR q.device = %(device)s)
     AND (%(hub)s::text IS NULL OR h.name = %(hub)s)
     AND (%(devices)s::bigint[] IS NULL OR q.device = ANY(%(devices)s))
+    AND (%(ids)s::bigint[] IS NULL OR q.quarantine_id = ANY(%(ids)s))
     AND (%(linked)s IS FALSE OR EXISTS (
         SELECT
         FROM device d

@@ -24,16 +24,15 @@ from api.server import ApiConfig, serving
 from gateway.errors import UnavailableError, UsageError
 from gateway.platform import postgres
 from gateway.platform.ports import free_port
-from gateway.platform.postgres import connect_blocking, dsn_with, sql, translated
+from gateway.platform.postgres import connect_blocking, sql, translated
 from gateway.platform.settings import LOOPBACK
 from gateway.vitals import QUANTITIES
-from tests.archives import API, BEARER, TOKEN, api_over, public_id, served, store
+from tests.archives import API, BEARER, TOKEN, public_id, served, store
+from tests.fixtures.database import as_api
 from tests.fixtures.servers import listening_on
 from tests.worlds import a_pressure, a_weight, enter_registry, query
 
 pytestmark = pytest.mark.integration
-
-TABLES_READ = "resident, home, hub, device, link, batch, measurement, schema_migration"
 
 
 @pytest.fixture
@@ -140,28 +139,8 @@ async def test_the_ledger_accounts_for_every_hub(database: str, api: httpx.Async
     assert idle["balanced"]
 
 
-async def test_a_role_that_may_only_read_these_tables_is_enough(database: str) -> None:
-    enter_registry(database)
-    await store(database, a_pressure())
-    name = sql.Identifier(role := f"api_reader_{os.getpid()}")
-    with connect_blocking(database, application="hearth-tests", autocommit=True) as connection:
-        make = sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}")
-        connection.execute(make.format(name, TOKEN))
-        try:
-            connection.execute(sql.SQL(f"GRANT SELECT ON {TABLES_READ} TO {{}}").format(name))
-            async with api_over(dsn_with(database, user=role, password=TOKEN)) as api:
-                paths = (await api.get("/openapi.json")).json()["paths"]
-                for path in paths:
-                    response = await api.get(path.format(resident=public_id(database)))
-                    assert response.status_code == 200, (path, response.text)
-        finally:
-            revoke = sql.SQL("REVOKE ALL ON ALL TABLES IN SCHEMA public FROM {}")
-            connection.execute(revoke.format(name))
-            connection.execute(sql.SQL("DROP ROLE {}").format(name))
-
-
 async def test_nothing_can_be_written_through_the_archive(database: str) -> None:
-    async with open_archive(database) as archive:
+    async with open_archive(as_api(database)) as archive:
         with pytest.raises(UnavailableError, match="read-only"), translated():
             async with archive._pool.connection() as connection:
                 await connection.execute("INSERT INTO home DEFAULT VALUES")
@@ -194,7 +173,7 @@ async def test_it_is_ready_again_when_its_sessions_were_cut(
 ) -> None:
     assert (await api.get("/readyz")).status_code == 200
     query(
-        database,
+        as_api(database),
         "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
         " WHERE application_name = 'hearth-api'",
     )
@@ -300,13 +279,13 @@ async def test_a_body_over_the_bound_is_refused_before_it_is_read(
 async def test_a_request_under_way_is_answered_before_the_service_ends(database: str) -> None:
     async def somebody_waits() -> bool:
         waiting = query(
-            database,
+            as_api(database),
             "SELECT pid FROM pg_stat_activity WHERE application_name = 'hearth-api'"
             " AND wait_event_type = 'Lock'",
         )
         return len(waiting) > 0
 
-    config = ApiConfig(dsn=database, token=TOKEN, host=LOOPBACK, port=0)
+    config = ApiConfig(dsn=as_api(database), token=TOKEN, host=LOOPBACK, port=0)
     with connect_blocking(database, application="hearth-tests") as holder:
         holder.execute("LOCK TABLE resident")
         async with asyncio.TaskGroup() as group, serving(config) as port:
@@ -329,7 +308,7 @@ def process(database: str, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     """`hearth api` in a process of its own, on a free port; its log is JSON on standard error."""
     enter_registry(database)
     environment = os.environ | {
-        "HEARTH_DATABASE_URL": database,
+        "HEARTH_API_DATABASE_URL": as_api(database),
         "HEARTH_HOME": str(tmp_path),
         "HEARTH_LOG_FORMAT": "json",
     }
@@ -368,7 +347,8 @@ def test_the_command_says_which_port_is_taken(database: str, tmp_path: Path) -> 
     with listening_on(port):
         done = subprocess.run(
             [sys.executable, "-m", "gateway.cli.main", "api", "--port", str(port)],
-            env=os.environ | {"HEARTH_DATABASE_URL": database, "HEARTH_HOME": str(tmp_path)},
+            env=os.environ
+            | {"HEARTH_API_DATABASE_URL": as_api(database), "HEARTH_HOME": str(tmp_path)},
             capture_output=True,
             text=True,
             timeout=60,

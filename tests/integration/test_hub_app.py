@@ -22,10 +22,10 @@ from gateway import wire
 from gateway.cli.hub import app
 from gateway.measurement import Measurement, device_id
 from gateway.platform import mqtt
-from gateway.platform.broker_address import broker_address
 from gateway.platform.embedded.broker import Broker
 from gateway.platform.settings import CHECKOUT, LOOPBACK
 from gateway.vitals import BY_NAME
+from tests.fixtures.identities import enrol_at
 from tests.hub_agent import until
 from tests.simulated import ADDRESS, model_of, simulated_home, typical
 
@@ -59,17 +59,17 @@ class HubProcess:
 
 def configuration(folder: Path, broker: Broker, hub: int, adapter: str) -> Path:
     name = wire.hub_name(hub)
-    broker.admit(name)
+    enrol_at(broker, name, folder / name)
     path = folder / f"{name}.toml"
     path.write_text(
         f"""
 [hub]
 id = "{name}"
 data_dir = "{folder / name}"
+clock = "system"
 adapters = ["{adapter}"]
 [mqtt]
-url = "mqtt://{LOOPBACK}:{broker.port}"
-password_file = "{broker.password_file(name)}"
+url = "mqtts://{LOOPBACK}:{broker.port}"
 """,
         encoding="utf-8",
     )
@@ -154,7 +154,7 @@ async def readings_at(broker: Broker) -> AsyncIterator[list[tuple[int, Measureme
             answer = wire.encode_receipts(header.epoch, [receipt])
             session.publish(wire.topic(header.hub, wire.Channel.RECEIPT), answer)
 
-    async with mqtt.connect(broker_address(broker.url()), identity) as session:
+    async with mqtt.connect(broker.access().address(), identity) as session:
         running = asyncio.create_task(run(session))
         try:
             yield came
@@ -258,7 +258,7 @@ async def test_the_status_of_a_running_hub_is_shown_to_people_and_machines(
     ("change", "says"),
     [
         (("[hub]", "[hub]\ncolour = 1"), "[hub] colour"),
-        (("mqtt://", "http://"), "mqtt://host"),
+        (("mqtts://", "http://"), "mqtts://host"),
     ],
 )
 async def test_a_mistake_ends_with_one_message_and_status_2(

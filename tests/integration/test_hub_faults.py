@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from edge import collector
+from edge.hub_clock import FLOOR, HubClock
 from edge.outbox import Limits
 from edge.roster import Outcome
 from edge.storage import RESERVE_ITEMS
 from firmware_sim.bluez import names
+from firmware_sim.clock import ClockModel, Setting
+from gateway.measurement import TimeQuality, device_id
 from gateway.vitals import BY_NAME
 from tests.hub_agent import HURRY, HubAgent, hub_agent
 from tests.simulated import model_of, simulated_home, typical
@@ -135,24 +139,40 @@ async def test_devices_are_left_alone_while_the_disk_is_full(
     assert hub.counts.lost == 0
 
 
-async def test_a_hub_that_does_not_know_the_time_leaves_devices_alone(
+async def test_what_a_hub_reads_before_it_knows_the_time_is_placed_once_it_does(
     bluetooth: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As after a power cut, without a battery-backed clock and before the network is there."""
-    monkeypatch.setattr(collector, "HUB_CLOCK_FLOOR", datetime(2100, 1, 1, tzinfo=UTC))
-    monkeypatch.setattr(collector, "REFUSAL_CHECK_S", 0.05)
-    async with simulated_home(bluetooth) as home, hub_agent(tmp_path) as hub:
-        bottle = BY_NAME["water_intake"]
-        beacon = home.add(model_of(bottle), "C0:26:DA:01:02:04")
-        beacon.take(typical(bottle))
-        device = home.add(model_of(CUFF))
-        device.take(typical(CUFF))
-        await hub.until(lambda: not len(beacon.memory))  # all its repeats were heard
-        assert hub.collector.refusal == "this hub's clock is not set"
-        assert (len(device.memory), hub.storage.depth.held) == (1, 0)
-        monkeypatch.undo()
-        (measurement,) = await hub.measurements(1)
-    assert measurement.sign == CUFF.code
+    monkeypatch.setattr(collector, "CLOCK_CHECK_S", 0.02)
+    synchronised = asyncio.Event()
+    years = timedelta(days=3000)
+    clock = HubClock(
+        synchronised.is_set,
+        wall=lambda: datetime.now(UTC) - (timedelta(0) if synchronised.is_set() else years),
+    )
+    async with simulated_home(bluetooth) as home:
+        bottle, tracker = BY_NAME["water_intake"], BY_NAME["activity"]
+        undated_bottle = replace(model_of(bottle), clock=ClockModel(time_stamps=False))
+        beacon = home.add(undated_bottle, "C0:26:DA:01:02:04")
+        wrong = replace(model_of(CUFF), clock=ClockModel(fast_s=-7200, setting=Setting.IGNORES))
+        device = home.add(wrong)
+        storing = home.add(model_of(tracker), "C0:26:DA:01:02:05")
+        records = [each.take(typical(each.sign)) for each in (beacon, device, storing)]
+        async with hub_agent(tmp_path, replace(HURRY, clock=clock)) as hub:
+            await hub.until(lambda: hub.storage.undated == 5)  # three readings, two clocks
+            assert hub.storage.depth.held == 0
+            assert not len(storing.memory)  # the device was told to delete what is durable here
+            assert hub.counts.clocks_set == 0
+        async with hub_agent(tmp_path, replace(HURRY, clock=clock)) as hub:
+            synchronised.set()
+            measurements = await hub.measurements(3)
+            assert hub.storage.undated == 0
+    by_device = {measurement.device: measurement for measurement in measurements}
+    for each, record in zip((beacon, device, storing), records, strict=True):
+        measurement = by_device[device_id(each.address)]
+        assert abs(measurement.measured_at - record.taken_at) <= timedelta(seconds=3)
+        assert measurement.received_at > FLOOR
+    assert by_device[device_id(device.address)].time_quality is TimeQuality.MAPPED
 
 
 async def fill_disk(hub: HubAgent) -> None:

@@ -21,7 +21,7 @@ from gateway import wire
 from gateway.errors import UnavailableError, UsageError
 from gateway.platform import mqtt
 from gateway.platform.backoff import Backoff
-from gateway.platform.broker_address import BrokerAddress, broker_address
+from gateway.platform.broker_address import BrokerAccess, BrokerAddress, broker_address
 from gateway.platform.embedded.broker import Broker
 from tests.hub_agent import until
 from tests.outboxes import HUB, measurement
@@ -79,7 +79,7 @@ async def ingest_at(broker: Broker, client_id: str = "test-ingest") -> AsyncIter
     identity = mqtt.Identity(
         client_id=client_id, expiry_s=3600, will=mqtt.Will(topic="unused", payload=b"")
     )
-    async with mqtt.connect(broker_address(broker.url()), identity) as session:
+    async with mqtt.connect(broker.access().address(), identity) as session:
         ingest = Ingest(session=session)
         running = asyncio.create_task(ingest.run())
         try:
@@ -130,7 +130,7 @@ async def hub_at(
 
 
 def address_of(broker: Broker, user: str = NAME) -> Callable[[], BrokerAddress]:
-    return lambda: broker_address(broker.url(user))
+    return broker.access(user).address
 
 
 async def test_a_batch_is_forgotten_on_its_receipt_and_not_before(
@@ -253,14 +253,11 @@ async def test_receipts_that_came_while_the_hub_was_away_are_waiting_for_it(
 
 
 async def test_a_hub_that_is_not_enrolled_waits_until_it_is(broker: Broker, tmp_path: Path) -> None:
-    stranger = broker.url().replace("ingest:", f"{NAME}:", 1)
-    urls = [stranger]
-    async with ingest_at(broker), hub_at(tmp_path, lambda: broker_address(urls[0])) as hub:
+    async with ingest_at(broker), hub_at(tmp_path, address_of(broker)) as hub:
         await hub.keep(1)
         await until(lambda: hub.counts.connection_failures > 1)
         assert hub.counts.connections == 0
         await asyncio.to_thread(broker.admit, NAME)
-        urls[0] = broker.url(NAME)
         await hub.is_drained()
 
 
@@ -272,8 +269,8 @@ async def test_a_setting_that_became_unreadable_is_waited_for(
 
     def address() -> BrokerAddress:
         if missing[0]:
-            raise UsageError("the password file is gone")
-        return broker_address(broker.url(NAME))
+            raise UsageError("the certificate is gone")
+        return broker.access(NAME).address()
 
     async with ingest_at(broker), hub_at(tmp_path, address) as hub:
         await hub.keep(1)
@@ -327,9 +324,9 @@ async def test_a_hub_that_is_cut_off_by_its_double_does_not_fight_back(
 
 async def test_a_session_ends_with_an_error_that_says_why(broker: Broker) -> None:
     identity = mqtt.Identity(client_id="x", expiry_s=0, will=mqtt.Will(topic="unused", payload=b""))
-    address = broker_address(broker.url().replace("ingest:", "nobody:", 1))
-    with pytest.raises(mqtt.RefusedError, match="Not authorized"):
-        async with mqtt.connect(address, identity):
+    without = BrokerAccess(url=broker.access().url, ca_file=broker.access().ca_file)
+    with pytest.raises(mqtt.RefusedError, match="refuses our certificate"):
+        async with mqtt.connect(without.address(), identity):
             pass
     nowhere = broker_address("mqtt://127.0.0.1:1")
     with pytest.raises(UnavailableError, match="refused"):
@@ -341,7 +338,7 @@ async def test_connecting_can_be_cancelled(broker: Broker) -> None:
     identity = mqtt.Identity(client_id="x", expiry_s=0, will=mqtt.Will(topic="unused", payload=b""))
 
     async def connect() -> None:
-        async with mqtt.connect(broker_address(broker.url()), identity):
+        async with mqtt.connect(broker.access().address(), identity):
             await asyncio.Event().wait()
 
     for _ in range(5):

@@ -16,7 +16,9 @@ from api.corrections import Author, Period, history, list_corrections, reassign,
 from api.records import Correction, Link, Registration
 from api.registry import end_link, list_links, register
 from gateway.errors import UsageError
+from gateway.gatt.times import ms_since_epoch
 from gateway.measurement import Measurement, device_address
+from gateway.platform.changes import end_of_changes, read_changes
 from gateway.platform.postgres import AsyncConnection, Connection, connect, connect_blocking
 from ingest.batches import Message, hub_homes, read_messages, reference_ms
 from ingest.guard import StaleRegistryError
@@ -407,19 +409,21 @@ async def test_many_flushes_and_reassignments_at_once_leave_every_reading_with_i
     assert read_ledger(database).balanced
 
 
-async def test_listeners_hear_of_it(
+async def test_whoever_follows_along_reads_of_both_owners(
     admin: Connection, worker: AsyncConnection, database: str
 ) -> None:
-    await stored(worker, *hourly(1))
-    with connect_blocking(database, application="hearth-tests", autocommit=True) as listener:
-        listener.execute("LISTEN hearth_reattributed")
-        done = move(admin)
-        (told,) = listener.notifies(timeout=20, stop_after=1)
-    assert f'"correction" : {done.correction_id}' in told.payload
-    assert query(database, "SELECT resident_id, sign FROM baseline_due ORDER BY 1") == [
-        (101, 1),
-        (102, 1),
-    ]
+    await stored(worker, *hourly(2))
+    behind = await end_of_changes(worker)
+    move(admin)
+    (change,) = await read_changes(worker, behind)
+    ms = ms_since_epoch(NOON)
+    assert change.changed.resident.tolist() == [101, 102]
+    assert change.changed.oldest_ms.tolist() == [ms, ms]
+    assert change.changed.newest_ms.tolist() == [ms + 3_600_000] * 2
+    at = query(database, "SELECT DISTINCT extract(epoch FROM stored_at) * 1000 FROM measurement")
+    assert at == [(change.stored_at_ms,)]
+    due = query(database, "SELECT resident_id, sign FROM baseline_due ORDER BY 1")
+    assert due == [(101, 1), (102, 1)]
 
 
 async def test_the_same_reading_with_other_values_is_a_conflict_after_a_reassignment_too(

@@ -66,6 +66,15 @@ def pids(home: Path) -> list[int]:
     return [pid for pid in found if pid]
 
 
+def urls(home: Path) -> tuple[str, str]:
+    servers = find_services(Settings(home=home))
+    return servers.database_url, servers.mqtt.url
+
+
+def all_run(home: Path) -> bool:
+    return command(home, "status").returncode == 0
+
+
 def test_it_runs_until_asked_to_stop_and_leaves_nothing(services_home: Path) -> None:
     with running(services_home) as process:
         servers = pids(services_home)
@@ -93,12 +102,14 @@ def test_nothing_is_left_when_it_is_killed_and_it_starts_again(services_home: Pa
         assert len(pids(services_home)) == 2
 
 
-def test_a_server_that_ends_by_itself_ends_the_rest(services_home: Path) -> None:
-    with running(services_home) as process:
-        database, broker = pids(services_home)
-        os.kill(broker, signal.SIGKILL)
-        assert process.wait(timeout=30) == 1
-    assert eventually(lambda: is_gone(database))
+def test_a_server_that_ends_by_itself_is_started_again_where_it_was(services_home: Path) -> None:
+    with running(services_home):
+        before, killed = urls(services_home), pids(services_home)
+        for pid in killed:
+            os.kill(pid, signal.SIGKILL)
+        assert eventually(lambda: all(map(is_gone, killed)), within_s=60)
+        assert eventually(lambda: all_run(services_home), within_s=60)
+        assert urls(services_home) == before
 
 
 async def test_a_program_can_have_them_for_a_while(services_home: Path) -> None:
@@ -106,7 +117,7 @@ async def test_a_program_can_have_them_for_a_while(services_home: Path) -> None:
     told: list[str] = []
     async with running_services(settings, told.append) as services:
         found = find_services(settings)
-        assert (found.database_url, found.mqtt_url) == (services.database_url, services.mqtt_url)
+        assert (found.database_url, found.mqtt) == (services.database_url, services.mqtt)
         async with await connect(services.database_url, application="test") as connection:
             cursor = await connection.execute("SELECT 1")
             assert await cursor.fetchone() == (1,)

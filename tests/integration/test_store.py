@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
@@ -16,12 +15,13 @@ from gateway import wire
 from gateway.errors import Fault
 from gateway.measurement import TimeQuality, Undecoded
 from gateway.platform.postgres import AsyncConnection, connect
-from ingest.batches import Message, hub_homes, read_messages, reference_ms
+from ingest.batches import Message
 from ingest.ledger import read_ledger
 from ingest.quarantine import Filter, discard, replay
 from ingest.registry import load_registry
-from ingest.store import Committed, Prepared, Store, prepare
-from ingest.verdicts import Verdict, judge, tables_of
+from ingest.store import Store
+from ingest.verdicts import Verdict
+from tests.flushes import committed, prepared
 from tests.worlds import (
     CUFF,
     HUB,
@@ -34,12 +34,9 @@ from tests.worlds import (
     as_message,
     enter_registry,
     query,
-    some_batch_ids,
 )
 
 pytestmark = pytest.mark.integration
-
-TABLES = tables_of()
 
 
 @pytest.fixture
@@ -52,24 +49,6 @@ async def connection(database: str) -> AsyncIterator[AsyncConnection]:
 @pytest.fixture
 def store(connection: AsyncConnection) -> Store:
     return Store(connection)
-
-
-async def prepared(connection: AsyncConnection, messages: Sequence[Message]) -> Prepared:
-    registry = await load_registry(connection)
-    flush = read_messages(messages, registry)
-    judged = judge(
-        flush.records,
-        reference_ms(flush),
-        hub_homes(flush),
-        registry,
-        TABLES,
-        time.time_ns() // 1_000_000 + 10**9,
-    )
-    return prepare(flush, judged, registry, some_batch_ids(flush), time.time_ns() // 1_000_000)
-
-
-async def committed(store: Store, *messages: Message) -> Committed:
-    return await store.commit(await prepared(store.connection, messages))
 
 
 def rows(database: str) -> int:
@@ -368,3 +347,14 @@ def an_undecoded_message(*payloads: bytes) -> Message:
     )
     body = b"".join(wire.encode_undecoded(entry, NOON) for entry in entries)
     return as_message(wire.encode_batch(header, body))
+
+
+async def test_what_a_flush_stores_is_in_the_feed_of_changes_and_repeats_are_not(
+    store: Store, database: str
+) -> None:
+    await committed(store, a_message(a_pressure(), a_weight()))
+    await committed(store, a_message(a_pressure(), a_weight(), sequence=2))
+    changes = query(database, "SELECT stored_at, resident_id, sign, oldest_ms FROM change")
+    ((stored_at,),) = query(database, "SELECT DISTINCT stored_at FROM measurement")
+    noon_ms = round(NOON.timestamp() * 1000)
+    assert changes == [(stored_at, [101, 101], [1, 3], [noon_ms, noon_ms])]

@@ -2,39 +2,26 @@
 
 from __future__ import annotations
 
-import base64
 import tarfile
 from pathlib import Path
 
 import pytest
 
+from gateway.gatt.payload import PAYLOAD_BYTES_MAX
 from gateway.platform.embedded.apt import mirrors_in
-from gateway.platform.embedded.authentication import password_line
 from gateway.platform.embedded.broker_config import (
     PACKET_BYTES_MAX,
     Files,
+    Listeners,
     access_rules,
     configuration,
 )
 from gateway.platform.embedded.database_config import Tuning, settings_for
 from gateway.platform.embedded.database_config import configuration as postgresql_conf
 from gateway.platform.embedded.packages import kept_members
+from gateway.wire import BATCH_RECORDS_MAX, HEADER_BYTES, RECORD_BYTES, UNDECODED_ENTRY
 
 GIB = 1 << 30
-
-
-def test_a_password_line_is_what_mosquitto_itself_writes() -> None:
-    """Made by `mosquitto_passwd -c -b FILE alice 'correct horse'` of Mosquitto 2.0.21."""
-    made = (
-        "alice:$7$101$EkdOGXFGUEJ5gTP3$gwxgEEZQQOV3angNvV4bZ3/saIaOrz8PeC08PCsnAOQRFjhDeB+pXklP"
-        "gWWzr67B6ll2qA2Yc34gjTbjorfyQg=="
-    )
-    salt = base64.b64decode("EkdOGXFGUEJ5gTP3")
-    assert password_line("alice", "correct horse", salt) == made
-
-
-def test_the_same_password_is_salted_anew_each_time() -> None:
-    assert password_line("alice", "correct horse") != password_line("alice", "correct horse")
 
 
 def test_a_hub_is_given_its_own_four_topics_and_ingest_the_other_ends() -> None:
@@ -51,13 +38,35 @@ def test_a_hub_is_given_its_own_four_topics_and_ingest_the_other_ends() -> None:
     ]
 
 
-def test_the_broker_listens_on_loopback_only_and_knows_everyone() -> None:
-    files = Files(access=Path("/a"), passwords=Path("/p"), data=Path("/d"))
-    lines = configuration(1883, files).splitlines()
-    assert [line for line in lines if line.startswith("listener")] == ["listener 1883 127.0.0.1"]
-    assert "allow_anonymous false" in lines
-    assert f"max_packet_size {PACKET_BYTES_MAX}" in lines
-    assert "persistence_location /d/" in lines
+def test_everybody_needs_a_certificate_and_a_hub_is_whom_it_names() -> None:
+    files = Files(
+        access=Path("/a"),
+        data=Path("/d"),
+        certificate=Path("/c"),
+        key=Path("/k"),
+        hubs=Path("/h"),
+        services=Path("/s"),
+        revoked=Path("/r"),
+    )
+    listeners = Listeners(host="192.0.2.1", port=8883, services_port=8884)
+    head, hubs, services = configuration(listeners, files).split("\nlistener ")
+    assert "allow_anonymous false" in head.splitlines()
+    for part, root in ((hubs, "/h"), (services, "/s")):
+        lines = part.splitlines()
+        assert f"cafile {root}" in lines
+        assert {"require_certificate true", "use_identity_as_username true"} <= {*lines}
+        assert "tls_version tlsv1.3" in lines
+    assert hubs.startswith("8883 192.0.2.1\n")
+    assert {"use_username_as_clientid true", "crlfile /r"} <= {*hubs.splitlines()}
+    assert services.startswith("8884 127.0.0.1\n")
+    assert "use_username_as_clientid true" not in services
+    assert f"max_packet_size {PACKET_BYTES_MAX}" in services.splitlines()
+    assert "persistence_location /d/" in services.splitlines()
+
+
+def test_the_longest_batch_fits_into_a_packet() -> None:
+    entry = UNDECODED_ENTRY.size + PAYLOAD_BYTES_MAX
+    assert HEADER_BYTES + BATCH_RECORDS_MAX * max(entry, RECORD_BYTES) < PACKET_BYTES_MAX
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ def test_devices_are_used_by_residents_under_slots_of_their_own() -> None:
 
 def test_many_homes_have_every_model() -> None:
     used = {device.model.name for home in generate_homes(200, SEED) for device in home.devices}
-    assert used == set(catalogue())
+    assert used >= set(catalogue()), "besides the plain models of signs that have none there"
 
 
 def test_every_model_is_of_a_sign_and_names_its_quantities() -> None:

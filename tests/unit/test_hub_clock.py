@@ -13,17 +13,20 @@ from hypothesis import strategies as st
 from edge.clock import (
     CLOCK_ERROR_MAX,
     DRIFT_PER_DAY,
+    DRIFT_PPM_MAX,
     LINES_MAX,
+    LIVE_LAG_PER_DAY,
     NOW_MAX,
+    OBSERVED_MAX,
     RECORD_AGE_MAX,
     ROWS,
     SHOWN_MS_MAX,
     Pair,
     TimeLine,
     clock_error,
-    pair_from_live,
     pair_of,
     place,
+    with_live,
     with_pair,
 )
 from gateway.gatt.times import DeviceTime, TimeType, ms_since_epoch
@@ -92,7 +95,21 @@ def test_the_table_has_the_guides_eighteen_rows() -> None:
     assert len(ROWS) == 18
 
 
-@pytest.mark.parametrize(("kind", "current", "synced", "offset", "quality", "whose"), EXPECTED)
+def name_of(row: tuple[object, ...]) -> str:
+    """Name a row of the table: local-current-unsynced-without_offset."""
+    kind, current, synced, offset, *_expected = row
+    assert isinstance(kind, TimeType)
+    words = [kind.name.lower(), "current" if current else "not_current"]
+    if synced is not None:
+        words += ["synced" if synced else "unsynced", "offset" if offset else "without_offset"]
+    return "-".join(words)
+
+
+@pytest.mark.parametrize(
+    ("kind", "current", "synced", "offset", "quality", "whose"),
+    EXPECTED,
+    ids=[name_of(row) for row in EXPECTED],
+)
 def test_a_row_of_the_table(
     kind: TimeType,
     *,
@@ -103,12 +120,10 @@ def test_a_row_of_the_table(
     whose: str,
 ) -> None:
     behind = timedelta(0) if synced else WRONG
+    if offset and synced and kind is TimeType.LOCAL:
+        behind += CHINA_OFFSET - timedelta(minutes=TIBET_MIN)  # it shows that offset's local time
     time = shown(kind, TAKEN, behind=behind, current=current, synced=synced)
-    if offset:
-        # A local time that tells its offset is that offset's local time.
-        shift = timedelta(minutes=TIBET_MIN) - CHINA_OFFSET if kind is TimeType.LOCAL else None
-        ms = time.ms + (shift // timedelta(milliseconds=1) if shift and synced else 0)
-        time = replace(time, utc_offset_min=TIBET_MIN, ms=ms)
+    time = replace(time, utc_offset_min=TIBET_MIN if offset else None)
     cannot = quality is TimeQuality.UNPLACED
     lines = () if cannot else with_pair((), Pair(shown=shown(kind, NOW, behind=behind), at=NOW))
     placed = place(time, received_at=NOW, lines=lines, zone=CHINA)
@@ -117,9 +132,42 @@ def test_a_row_of_the_table(
     assert placed.utc_offset_min == (TIBET_MIN if whose == "device" else 480)
 
 
-def test_without_its_pair_a_time_that_needs_one_cannot_be_placed() -> None:
-    time = shown(TimeType.UTC, TAKEN, behind=WRONG, current=True, synced=False)
+PAIR_REQUIRED = [
+    row for row in EXPECTED if row[1] and (row[4] is TimeQuality.MAPPED or row[0] is TimeType.LOCAL)
+]
+"""The rows of which the guide says "required" in its column of coincident time-stamps."""
+
+
+@pytest.mark.parametrize("row", PAIR_REQUIRED, ids=name_of)
+def test_without_the_pair_that_its_row_requires_a_time_cannot_be_placed(
+    row: tuple[TimeType, bool, bool | None, bool | None, TimeQuality, str],
+) -> None:
+    kind, current, synced, offset, _quality, _whose = row
+    time = shown(
+        kind, TAKEN, current=current, synced=synced, offset_min=TIBET_MIN if offset else None
+    )
     assert place(time, received_at=NOW, lines=(), zone=CHINA).quality is TimeQuality.UNPLACED
+
+
+def test_seven_rows_require_a_pair() -> None:
+    assert len(PAIR_REQUIRED) == 7
+
+
+@pytest.mark.parametrize("kind", [TimeType.UTC, TimeType.LOCAL])
+def test_a_synchronised_time_of_before_a_jump_needs_no_pair(kind: TimeType) -> None:
+    """Whatever the clock shows now: it does not speak for the time line of then."""
+    time = shown(kind, TAKEN, current=False, synced=True)
+    lines = (line_of(kind, WRONG),)
+    placed = place(time, received_at=NOW, lines=lines, zone=CHINA)
+    assert (placed.measured_at, placed.quality) == (TAKEN, TimeQuality.SYNCHRONISED)
+
+
+def test_a_claim_to_be_right_is_held_against_the_clock_that_was_read() -> None:
+    """Set from the network a year ago, it says so for ever, and has drifted since."""
+    behind = timedelta(minutes=3)
+    time = shown(TimeType.UTC, TAKEN, behind=behind, current=True, synced=True)
+    placed = place(time, received_at=NOW, lines=(line_of(TimeType.UTC, behind),), zone=CHINA)
+    assert (placed.measured_at, placed.quality) == (TAKEN, TimeQuality.MAPPED)
 
 
 def test_local_time_that_claims_to_be_right_is_held_against_the_clock_that_was_read() -> None:
@@ -183,6 +231,85 @@ def test_a_clock_that_drifts_runs_on_and_one_that_jumps_does_not() -> None:
     assert len(with_pair(lines, Pair(shown=jumped, at=week))) == 2
 
 
+def drifting(lines: tuple[TimeLine, ...], s_per_day: float, days: range) -> tuple[TimeLine, ...]:
+    """See a clock once a day, in whole seconds, that falls behind by so much each day."""
+    for day in days:
+        at = NOW + timedelta(days=day, milliseconds=day * 137 % 1000)
+        clock = shown(TimeType.LOCAL, at, behind=timedelta(seconds=s_per_day * day))
+        clock = replace(clock, ms=clock.ms // 1000 * 1000)
+        lines = with_pair(lines, Pair(shown=clock, at=at))
+    return lines
+
+
+@pytest.mark.parametrize("s_per_day", [0.5, 5.0, -0.5, -5.0, 10.0])
+def test_a_clocks_drift_is_learned_and_places_what_was_measured_between_two_sessions(
+    s_per_day: float,
+) -> None:
+    lines = drifting((), s_per_day, range(20))
+    assert len(lines) == 1
+    assert lines[0].drift_ppm == pytest.approx(s_per_day / 0.0864, abs=abs(s_per_day) + 2)
+    lines = drifting(lines, s_per_day, range(30, 31))  # ten days without a session
+    taken_at = NOW + timedelta(days=21)
+    time = shown(TimeType.LOCAL, taken_at, behind=timedelta(seconds=s_per_day * 21))
+    placed = place(time, received_at=NOW + timedelta(days=30), lines=lines, zone=CHINA)
+    assert abs(placed.measured_at - taken_at) <= timedelta(seconds=5)
+
+
+def test_a_drift_that_is_known_shows_a_small_jump() -> None:
+    """A person moves the clock by half a minute: as a drift over three days it would pass."""
+    lines = drifting((), 3.0, range(20))
+    at = NOW + timedelta(days=22)
+    moved = shown(TimeType.LOCAL, at, behind=timedelta(seconds=3.0 * 22 + 30))
+    assert len(with_pair(lines, Pair(shown=moved, at=at))) == 2
+    assert len(with_pair((line_of(TimeType.LOCAL, timedelta(seconds=57), NOW + timedelta(days=19)),),
+                         Pair(shown=moved, at=at))) == 1  # fmt: skip
+
+
+def test_a_drift_outlives_the_setting_of_its_clock() -> None:
+    lines = drifting((), 3.0, range(20))
+    at = NOW + timedelta(days=20)
+    lines = with_pair(lines, Pair(shown=shown(TimeType.LOCAL, at), at=at), set_at=at)
+    assert len(lines) == 2
+    assert lines[1].drift_ppm == lines[0].drift_ppm
+    assert lines[1].observed == lines[0].observed
+
+
+def test_a_drift_is_bounded() -> None:
+    lines = with_pair((), Pair(shown=shown(TimeType.LOCAL, NOW), at=NOW))
+    for second in range(1, 200):
+        at = NOW + timedelta(minutes=second)
+        clock = shown(TimeType.LOCAL, at, behind=timedelta(seconds=1.9 * second))
+        lines = with_pair(lines, Pair(shown=clock, at=at))
+    assert 0 < lines[-1].drift_ppm <= DRIFT_PPM_MAX
+
+
+def test_a_clock_that_cannot_be_read_is_followed_by_its_shortest_delays() -> None:
+    """It falls behind by five seconds a day for sixty days; the hub hears of each after 3 to 40 s."""
+    lines: tuple[TimeLine, ...] = ()
+    for day in range(60):
+        at = NOW + timedelta(days=day)
+        time = shown(TimeType.LOCAL, at, behind=timedelta(seconds=5 * day))
+        received_at = at + timedelta(seconds=3 + day * 7 % 38)
+        lines = with_live(lines, time, received_at, CHINA)
+        placed = place(time, received_at=received_at, lines=lines, zone=CHINA)
+        assert placed.quality in {TimeQuality.SYNCHRONISED, TimeQuality.MAPPED}
+        late = placed.measured_at - at
+        assert -timedelta(seconds=5) <= late <= LIVE_LAG_PER_DAY * 3
+    assert len(lines) == 1
+
+
+def test_a_clock_that_cannot_be_read_and_runs_fast_is_not_placed_in_the_future() -> None:
+    lines: tuple[TimeLine, ...] = ()
+    for day in range(60):
+        at = NOW + timedelta(days=day)
+        time = shown(TimeType.LOCAL, at, behind=-timedelta(seconds=5 * day))
+        received_at = at + timedelta(seconds=4)
+        lines = with_live(lines, time, received_at, CHINA)
+        placed = place(time, received_at=received_at, lines=lines, zone=CHINA)
+        assert placed.measured_at <= received_at + CLOCK_ERROR_MAX
+        assert abs(placed.measured_at - at) <= timedelta(seconds=9)
+
+
 def test_time_lines_are_bounded_and_the_oldest_goes() -> None:
     lines: tuple[TimeLine, ...] = ()
     for jump in range(LINES_MAX + 3):
@@ -213,15 +340,14 @@ def test_a_time_stamp_of_now_speaks_for_a_clock_that_cannot_be_read(kind: TimeTy
     placed = place(live, received_at=NOW, lines=(), zone=CHINA)
     assert placed.quality is TimeQuality.SYNCHRONISED
     assert placed.measured_at == NOW - timedelta(seconds=50)
-    pair = pair_from_live(live, NOW, CHINA)
-    assert pair is not None
-    old = place(shown(kind, TAKEN), received_at=NOW, lines=with_pair((), pair), zone=CHINA)
+    lines = with_live((), live, NOW, CHINA)
+    old = place(shown(kind, TAKEN), received_at=NOW, lines=lines, zone=CHINA)
     assert (old.measured_at, old.quality) == (TAKEN, TimeQuality.SYNCHRONISED)
 
 
 def test_a_time_stamp_of_long_ago_speaks_for_nothing() -> None:
     old = shown(TimeType.LOCAL, NOW - NOW_MAX - timedelta(seconds=1))
-    assert pair_from_live(old, NOW, CHINA) is None
+    assert with_live((), old, NOW, CHINA) == ()
     assert place(old, received_at=NOW, lines=(), zone=CHINA).quality is TimeQuality.UNPLACED
 
 
@@ -279,6 +405,8 @@ all_lines = st.lists(
         first_at=moments,
         last_at=moments,
         set_at=st.none() | moments,
+        drift_ppm=st.floats(-DRIFT_PPM_MAX, DRIFT_PPM_MAX),
+        observed=st.timedeltas(timedelta(0), OBSERVED_MAX),
     ),
     max_size=LINES_MAX,
 )
@@ -303,4 +431,7 @@ def test_whatever_a_clock_shows_the_lines_stay_bounded(
     assert (pair is None) == (abs(time.ms) > SHOWN_MS_MAX)
     if pair:
         assert len(with_pair(lines, pair)) <= LINES_MAX
+        after = with_pair(lines, pair)
+        assert abs(after[-1].drift_ppm) <= DRIFT_PPM_MAX
         clock_error(pair, CHINA)
+    assert len(with_live(lines, time, at, CHINA)) <= LINES_MAX

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import ssl
+import tomllib
+from contextlib import suppress
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
-import structlog
 
 from edge.config import HubConfig, check_together, load_config
+from edge.hub_clock import Trust
+from edge.identity import FOLDER, Identity, keep_identity, read_identity
 from edge.outbox import CAPACITY_DEFAULT, Policy
 from gateway.errors import UsageError
 from gateway.measurement import device_id
+from gateway.platform import ca
 from gateway.platform.settings import CHECKOUT
 
 SMALLEST = """
@@ -19,7 +24,7 @@ SMALLEST = """
 id = "00c0ffee00c0ffee"
 data_dir = "{folder}"
 [mqtt]
-url = "mqtt://127.0.0.1:1883"
+url = "mqtts://127.0.0.1:8883"
 """
 CUFF = """
 [[device]]
@@ -29,9 +34,26 @@ name = "血压计"
 
 
 def load(folder: Path, text: str) -> HubConfig:
+    """Load a configuration of a hub that is enrolled."""
     path = folder / "hub.toml"
     path.write_text(text.format(folder=folder), encoding="utf-8")
+    with suppress(tomllib.TOMLDecodeError, KeyError):
+        section = tomllib.loads(path.read_text(encoding="utf-8"))["hub"]
+        enrol(folder, section["id"], Path(section["data_dir"]))
     return load_config(path)
+
+
+def enrol(home: Path, hub: str, data_dir: Path) -> None:
+    """Give a hub an identity, as an enrolment does."""
+    key = ca.new_key()
+    hubs = ca.authority(home, ca.Role.HUBS)
+    certificate = hubs.issue_for_hub(key.public_key(), hub)
+    identity = Identity(
+        hub=ca.Bundle(certificate=certificate, key=key),
+        hubs_root=hubs.pem(),
+        services_root=ca.authority(home, ca.Role.SERVICES).pem(),
+    )
+    keep_identity(data_dir / FOLDER, identity)
 
 
 def edited(old: str, new: str) -> str:
@@ -46,23 +68,18 @@ def test_what_is_left_out_has_a_default(tmp_path: Path) -> None:
     assert config.outbox.capacity == CAPACITY_DEFAULT
     assert config.outbox.at_capacity is Policy.KEEP_OLDEST
     assert config.accepts_any
+    assert config.hub.clock is Trust.NTP
     assert config.outbox_path == tmp_path / "outbox.sqlite"
     broker = config.broker()
-    assert (broker.host, broker.port, broker.tls) == ("127.0.0.1", 1883, None)
-    assert (broker.username, broker.password) == ("00c0ffee00c0ffee", None)
+    assert (broker.host, broker.port) == ("127.0.0.1", 8883)
+    assert broker.tls is not None
+    assert broker.tls.minimum_version is ssl.TLSVersion.TLSv1_3
+    assert broker.tls.verify_mode is ssl.CERT_REQUIRED
 
 
 def test_the_annotated_example_is_a_configuration(tmp_path: Path) -> None:
-    secret = tmp_path / "mqtt_password"
-    secret.write_text("a secret\n")
-    secret.chmod(0o600)
     text = (CHECKOUT / "deploy" / "hub.toml").read_text(encoding="utf-8")
-    path = tmp_path / "hub.toml"
-    path.write_text(text.replace("/etc/hearth/mqtt_password", str(secret)), encoding="utf-8")
-    config = load_config(path)
-    password = config.broker().password
-    assert password is not None
-    assert password.get_secret_value() == "a secret"
+    config = load(tmp_path, text.replace("/var/lib/hearth", str(tmp_path)))
     assert config.broker().tls is not None
     assert not config.accepts_any
 
@@ -84,27 +101,32 @@ def test_once_a_device_is_listed_no_other_is_read(tmp_path: Path) -> None:
     assert load(tmp_path, text).accepts_any
 
 
-def test_a_new_password_counts_from_the_next_connection(tmp_path: Path) -> None:
-    secret = tmp_path / "password"
-    secret.write_text("old\n")
-    secret.chmod(0o600)
-    config = load(tmp_path, SMALLEST + f'password_file = "{secret}"\n')
-    secret.write_text("new\n")
-    password = config.broker().password
-    assert password is not None
-    assert password.get_secret_value() == "new"
-    assert "new" not in repr(config.broker())
+def test_a_renewed_certificate_counts_from_the_next_connection(tmp_path: Path) -> None:
+    config = load(tmp_path, SMALLEST)
+    former = read_identity(config.identity).hub.certificate
+    enrol(tmp_path, "00c0ffee00c0ffee", tmp_path)
+    assert read_identity(config.identity).hub.certificate != former
+    assert config.broker().tls is not None
 
 
-def test_a_secret_that_others_can_read_is_warned_of(tmp_path: Path) -> None:
-    secret = tmp_path / "password"
-    secret.write_text("secret\n")
-    secret.chmod(0o644)
-    with structlog.testing.capture_logs() as logs:
-        load(tmp_path, SMALLEST + f'password_file = "{secret}"\n')
-    (event,) = logs
-    assert event["event"] == "secret_readable_by_others"
-    assert event["cure"] == f"chmod 600 {secret}"
+def test_a_hub_that_is_not_enrolled_is_told_how_to_be(tmp_path: Path) -> None:
+    path = tmp_path / "hub.toml"
+    path.write_text(SMALLEST.format(folder=tmp_path), encoding="utf-8")
+    with pytest.raises(UsageError, match="run `hearth hub enrol CODE`"):
+        load_config(path)
+
+
+def test_a_certificate_of_another_hub_stops_the_start(tmp_path: Path) -> None:
+    config = load(tmp_path, SMALLEST)
+    enrol(tmp_path, "0000000000000001", config.hub.data_dir)
+    with pytest.raises(UsageError, match=r"is hub 0000000000000001's, and .* 00c0ffee00c0ffee"):
+        load_config(tmp_path / "hub.toml")
+
+
+def test_the_key_is_for_its_owner_only(tmp_path: Path) -> None:
+    config = load(tmp_path, SMALLEST)
+    assert config.identity.stat().st_mode & 0o777 == 0o700
+    assert (config.identity / "hub.pem").stat().st_mode & 0o777 == 0o600
 
 
 @pytest.mark.parametrize(
@@ -115,14 +137,10 @@ def test_a_secret_that_others_can_read_is_warned_of(tmp_path: Path) -> None:
         (edited("[hub]", '[hub]\ntimezone = "Asia/Nowhere"'), r"\[hub\] timezone: .*no time zone"),
         (edited("[hub]", "[hub]\ncolour = 1"), r"\[hub\] colour: Extra inputs"),
         (edited("[hub]", '[hub]\naccept = "listed"'), r"accept = \"listed\" needs at least one"),
-        (edited("mqtt://", "http://"), "mqtt://host"),
-        (edited("mqtt://", "mqtt://me:secret@"), r"\[mqtt\] url: .*password_file"),
-        (SMALLEST + 'cert_file = "x"', "cert_file and key_file go together"),
-        (SMALLEST + 'password_file = "/nowhere"', r"password_file /nowhere"),
-        (
-            SMALLEST + 'ca_file = "/nowhere"\n[outbox]\ncapacity = 5',
-            r"\[outbox\] capacity: .*10000",
-        ),
+        (edited("mqtts://", "mqtt://"), r"\[mqtt\] url: .*mqtts://host"),
+        (edited("mqtts://", "mqtts://me:secret@"), r"\[mqtt\] url: .*certificate"),
+        (SMALLEST + '[enrolment]\nurl = "ftp://x"', r"\[enrolment\] url: .*http://host"),
+        (SMALLEST + "[outbox]\ncapacity = 5", r"\[outbox\] capacity: .*10000"),
         (SMALLEST + '[outbox]\nat_capacity = "explode"', r"\[outbox\] at_capacity"),
         (SMALLEST + '[[device]]\naddress = "C0:26"', r"\[\[device\]\] 1 address: .*no Bluetooth"),
         (SMALLEST + "[hub", "no TOML"),

@@ -5,14 +5,15 @@ from __future__ import annotations
 import shutil
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from edge import memory
+from edge import memory, undated
 from edge.clock import LINES_MAX, TimeLine
-from edge.hub_file import Beginning, open_read_only, set_aside
+from edge.hub_file import SCHEMA_VERSION, Beginning, open_read_only, set_aside
 from edge.memory import PACKETS_MAX, read_lines, read_packets, write_lines
 from edge.outbox import Limits, Outbox, Packet
 from edge.status import read_status
@@ -52,6 +53,26 @@ def test_a_new_file_begins_an_epoch_that_is_never_zero(tmp_path: Path) -> None:
     assert file.numbering.beginning is Beginning.NEW
     assert 0 < file.numbering.epoch < 1 << 63
     assert file.numbering.next_sequence == 1
+
+
+def test_an_older_files_schema_is_brought_up_to_date_and_nothing_in_it_is_lost(
+    tmp_path: Path,
+) -> None:
+    epoch = begin(tmp_path)
+    with closing(sqlite3.connect(tmp_path / "outbox.sqlite")) as old:
+        old.executescript(
+            "DROP TABLE undated; DROP TABLE boot;"
+            "ALTER TABLE time_line DROP COLUMN drift_ppm;"
+            "ALTER TABLE time_line DROP COLUMN observed_ms;"
+            "INSERT INTO time_line VALUES ('0000c026da010203', 0, 1, 5000, 1, 2, NULL);"
+            "PRAGMA user_version = 1"
+        )
+    outbox = open_outbox(tmp_path)
+    assert outbox.epoch == epoch
+    assert [number_of(item) for item in items_of(*outbox.batches(limit=2))] == list(range(5))
+    (line,) = read_lines(outbox._file, 0xC026DA010203)
+    assert (line.ahead, line.drift_ppm) == (timedelta(seconds=5), 0.0)
+    assert undated.count(outbox._file) == 0
 
 
 def test_a_file_goes_on_where_it_stood(tmp_path: Path) -> None:
@@ -143,7 +164,7 @@ def test_the_file_of_a_newer_hearth_is_refused_and_left_as_it_is(tmp_path: Path)
     open_file(tmp_path).close()
     path = tmp_path / "outbox.sqlite"
     with sqlite3.connect(path) as connection:
-        connection.execute("PRAGMA user_version = 2")
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
     connection.close()
     with pytest.raises(UsageError, match="newer"):
         open_file(tmp_path)

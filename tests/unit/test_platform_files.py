@@ -10,7 +10,7 @@ import pytest
 from gateway.errors import UsageError
 from gateway.platform.file_lock import FileLock, exclusive
 from gateway.platform.ports import free_port, is_free, remembered_port, require_free
-from gateway.platform.secret_files import forget_secret, secret, secret_path
+from gateway.platform.secret_files import secret, secret_path, write_private
 from tests.fixtures.servers import listening_on
 
 
@@ -94,8 +94,10 @@ def test_of_many_that_make_a_secret_at_once_all_get_the_same(tmp_path: Path) -> 
     assert [path.name for path in (tmp_path / "secrets").iterdir()] == ["shared"]
 
 
-def test_a_forgotten_secret_is_made_anew(tmp_path: Path) -> None:
-    made = secret(tmp_path, "old")
-    forget_secret(tmp_path, "old")
-    forget_secret(tmp_path, "old")
-    assert secret(tmp_path, "old") != made
+def test_a_private_file_is_replaced_whole_and_only_its_owner_can_read_it(tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    for content in (b"first", b"second"):
+        write_private(path, content)
+        assert path.read_bytes() == content
+        assert path.stat().st_mode & 0o777 == 0o600
+    assert [file.name for file in tmp_path.iterdir()] == ["key"]

@@ -86,6 +86,13 @@ def test_an_offset_between_quarter_hours_is_refused() -> None:
         wire.encode_record(replace(a_measurement(), utc_offset_min=7), NOON)
 
 
+def test_a_status_of_more_than_16_bits_is_refused() -> None:
+    measurement = a_measurement()
+    reading = replace(measurement.reading, status=1 << 16)
+    with pytest.raises(EncodeError):
+        wire.encode_record(replace(measurement, reading=reading), NOON)
+
+
 def test_the_bytes_of_docs_wire_md() -> None:
     """The example of the specification, byte by byte; a change here is a new wire version."""
     reading = Reading(

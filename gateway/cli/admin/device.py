@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import asyncio
+import json
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
 from typing import Annotated
 from uuid import UUID
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import typer
 
@@ -24,8 +28,16 @@ from gateway.cli.admin.options import (
     open_archive,
     register,
 )
+from gateway.cli.database import database_url
 from gateway.cli.tables import show
+from gateway.errors import UsageError
+from gateway.measurement import device_id
+from gateway.platform.audit import AuditEvent, command_actor
+from gateway.platform.postgres import connect
+from gateway.platform.settings import load_settings
 from gateway.vital_sign import NO_USER_SLOT
+from ingest.registry import load_registry
+from ingest.retime import Anchor, By, Choice, LaterFacts, Retimed, Slow, retime
 
 NOBODY = "nobody"
 EXAMPLES = """\
@@ -173,3 +185,112 @@ def _resident_or_nobody(text: str) -> UUID | None:
         raise typer.BadParameter(
             f"应为居民编号或 {NOBODY} / --to is a resident's id or {NOBODY}: {text}"
         ) from error
+
+
+@app.command("retime")
+def retime_device(  # noqa: PLR0913 - an option each
+    device: Address,
+    *,
+    slow_by_s: Annotated[
+        float | None,
+        typer.Option(
+            "--slow-by",
+            help="设备时钟慢了多少秒, 快则为负 / the device's clock was slow by so many seconds; "
+            "negative: fast",
+        ),
+    ] = None,
+    record: Annotated[
+        int | None,
+        typer.Option(
+            help="隔离编号: 已知其测量时间的一条 / a record's number in the quarantine, with --measured-at"
+        ),
+    ] = None,
+    measured_at: Annotated[
+        str | None, typer.Option(help=f"该记录的测量时间 / when it was measured; {TIME_HELP}")
+    ] = None,
+    later_facts: Annotated[
+        bool,
+        typer.Option(
+            "--by-later-readings",
+            help="由之后的读数推定 / by what later readings told of the device's clock",
+        ),
+    ] = False,
+    from_time: Annotated[
+        datetime | None,
+        typer.Option("--from", help="设备自己的时间, 起 / from, in the device's own time"),
+    ] = None,
+    to_time: Annotated[
+        datetime | None,
+        typer.Option("--to", help="设备自己的时间, 止 (不含) / to, exclusive, in its own time"),
+    ] = None,
+    zone: Annotated[
+        str, typer.Option(help="设备所示当地时间的时区 / the zone whose time its clock was to show")
+    ] = "Asia/Shanghai",
+    why: Annotated[str | None, typer.Option(help="理由, 记入审计 / why; for the audit")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="只看结果, 不改动 / only tell what it would do")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """为无法定时的记录补定时间 / give records that wait in quarantine for a time their time.
+
+    例 / examples:
+
+    hearth admin device retime C0:26:DA:01:02:03 --by-later-readings
+
+    hearth admin device retime C0:26:DA:01:02:03 --record 17 --measured-at 2026-05-01T08:00+08:00
+
+    hearth admin device retime C0:26:DA:01:02:03 --slow-by 3600 --from 2026-05-01 --to 2026-05-08
+    """
+    by = _by(slow_by_s, record, measured_at, zone, later_facts=later_facts)
+    address = device_id(registry.canonical_address(device))
+    choice = Choice(device=address, from_time=from_time, to_time=to_time)
+    actor, origin = command_actor()
+    event = AuditEvent(actor=actor, action="device.retime", reason=why, origin=origin)
+    done = asyncio.run(_retime(choice, by, event, dry_run=dry_run))
+    if as_json:
+        typer.echo(json.dumps(asdict(done) | {"dry_run": dry_run}))
+        return
+    words = "将会 / would be: " if dry_run else ""
+    typer.echo(
+        f"{words}选中 / chosen {done.chosen}, 入库 / stored {done.replayed.stored}, "
+        f"重复 / duplicate {done.replayed.duplicate}, "
+        f"仍隔离 / still waiting {done.replayed.still_waiting}, "
+        f"仍无时间 / still without a time {done.unplaced}"
+    )
+
+
+def _by(
+    slow_by_s: float | None,
+    record: int | None,
+    measured_at: str | None,
+    zone: str,
+    *,
+    later_facts: bool,
+) -> By:
+    """Return what tells the time; exactly one way must be given."""
+    ways: list[By] = []
+    if slow_by_s is not None:
+        try:
+            ways.append(Slow(by=timedelta(seconds=slow_by_s), zone=ZoneInfo(zone)))
+        except (ZoneInfoNotFoundError, ValueError, OverflowError) as error:
+            raise UsageError(f"时区或秒数有误 / no time zone, or too long: {error}") from error
+    if record is not None and measured_at is not None:
+        ways.append(Anchor(quarantine_id=record, measured_at=moment_of(measured_at)))
+    elif record is not None or measured_at is not None:
+        raise UsageError("--record 与 --measured-at 须同时给出 / go together")
+    if later_facts:
+        ways.append(LaterFacts())
+    if len(ways) != 1:
+        raise UsageError(
+            "请给出一种定时方式 / give one way to tell the time: --slow-by, --record with "
+            "--measured-at, or --by-later-readings"
+        )
+    return ways[0]
+
+
+async def _retime(choice: Choice, by: By, event: AuditEvent, *, dry_run: bool) -> Retimed:
+    dsn = database_url(load_settings())
+    async with await connect(dsn, application="hearth-admin", autocommit=True) as connection:
+        now_linked = await load_registry(connection)
+        return await retime(connection, now_linked, choice, by, event=event, dry_run=dry_run)

@@ -9,8 +9,10 @@ import shutil
 import signal
 import sys
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import numpy as np
 import typer
@@ -22,7 +24,8 @@ from api.auth import load_token
 from edge.config import load_config
 from edge.status import read_status
 from firmware_sim.homes import generate_homes
-from gateway.cli.demo.processes import Parts, Plan, running
+from gateway.cli.database import api_database_url
+from gateway.cli.demo.processes import Plan, running
 from gateway.cli.demo.town import Town, resident_id, settle
 from gateway.cli.demo.watch import Watch
 from gateway.cli.ledger import table_of
@@ -32,6 +35,7 @@ from gateway.platform.logs import get_logger
 from gateway.platform.ports import free_port, require_free
 from gateway.platform.secret_files import secret_path
 from gateway.platform.settings import LOOPBACK, Settings, load_settings
+from gateway.platform.supervisor import Supervisor, keep
 from ingest.ledger import Ledger, read_ledger, stored_signs
 from ingest.migrations import migrate
 
@@ -39,12 +43,15 @@ HOMES_MAX = 200
 """More devices than one machine can play beside everything else."""
 READINGS_PER_S = 6.0
 """What all devices together take: lively, and far from what the parts could carry."""
-DRAIN_S_MAX = 30.0
-"""What the hubs still hold at the end is waited for so long."""
+DRAIN_S_MAX = 60.0
+"""What the hubs still hold at the end, and a database that is being started again, is waited for so
+long."""
 WATCH_S = 1.0
 """How often the live counts are read."""
 _SECONDS = {"s": 1, "m": 60, "h": 3600}
 _DURATION = re.compile(r"(?P<count>\d+)(?P<unit>[smh]?)")
+
+Found = TypeVar("Found")
 
 _log = get_logger(__name__)
 app = typer.Typer(help="整个系统, 模拟的家庭 / the whole system with simulated homes.")
@@ -64,6 +71,8 @@ class Summary:
     quarantined: int
     balanced: bool
     signs_stored: list[str]
+    restarts: int
+    """How many times a part that had died was started again."""
     visible: int
     latency_p50_s: float | None
     latency_p99_s: float | None
@@ -156,6 +165,7 @@ class _Demo:
                 seed=self._seed,
                 readings_per_s=self._readings_per_s,
                 api_port=port or free_port(),
+                api_database_url=api_database_url(self._settings),
             )
             return await self._run_parts(plan, town, services, before)
 
@@ -172,42 +182,45 @@ class _Demo:
                 token=load_token(self._settings),
                 residents_of=town.residents_of,
             )
+            servers = [server for server in (services.database, services.broker) if server]
+            supervisor = Supervisor([*servers, *parts.supervised])
             self._tell_where(plan, town)
             started = time.monotonic()
             async with asyncio.TaskGroup() as tasks:
-                watching = tasks.create_task(watch.run())
-                await self._show(parts, watch, services, before)
+                running_on = [
+                    tasks.create_task(watch.run()),
+                    tasks.create_task(keep(supervisor)),
+                ]
+                await self._show(watch, services, before)
                 seconds = time.monotonic() - started
                 await asyncio.to_thread(parts.homes.stop)
                 await _drain(town)
                 await asyncio.sleep(WATCH_S)  # the last readings become visible
-                watching.cancel()
-            ledger = await asyncio.to_thread(read_ledger, services.database_url)
-            signs = await asyncio.to_thread(stored_signs, services.database_url)
+                ledger = await _patiently(lambda: read_ledger(services.database_url))
+                signs = await _patiently(lambda: stored_signs(services.database_url))
+                for task in running_on:
+                    task.cancel()
         finally:
             await asyncio.to_thread(context.__exit__, *sys.exc_info())
         if not self._quiet:
             Console().print(table_of(ledger))
-        return _summary(len(self._homes), seconds, watch, before, ledger, signs)
+        return _summary(
+            len(self._homes), seconds, watch, supervisor.restarts, before, ledger, signs
+        )
 
-    async def _show(self, parts: Parts, watch: Watch, services: Services, before: Ledger) -> None:
-        """Show the live count until the time is over or a person has had enough.
-
-        Raises:
-            UnavailableError: a part ended by itself.
-        """
+    async def _show(self, watch: Watch, services: Services, before: Ledger) -> None:
+        """Show the live count until the time is over or a person has had enough."""
         deadline = None if self._seconds is None else time.monotonic() + self._seconds
         with Live(console=self._console, auto_refresh=False, transient=True) as live:
             while not self._stopped.is_set():
-                if not parts.all_alive():
-                    raise UnavailableError(
-                        f"有部件意外退出 / a part ended by itself: see {self._settings.home / 'log'}"
-                    )
                 if deadline is not None and time.monotonic() > deadline:
                     return
-                ledger = await asyncio.to_thread(read_ledger, services.database_url, prove=False)
                 if self._console.is_terminal:
-                    live.update(_counts(watch, before, ledger), refresh=True)
+                    with suppress(UnavailableError):  # it is being started again: the last count
+                        ledger = await asyncio.to_thread(
+                            read_ledger, services.database_url, prove=False
+                        )
+                        live.update(_counts(watch, before, ledger), refresh=True)
                 try:
                     async with asyncio.timeout(WATCH_S):
                         await self._stopped.wait()
@@ -245,6 +258,22 @@ async def _drain(town: Town) -> None:
         await asyncio.sleep(WATCH_S / 5)
 
 
+async def _patiently(read: Callable[[], Found]) -> Found:
+    """Read from a database that may just be starting again.
+
+    Raises:
+        UnavailableError: it does not answer within `DRAIN_S_MAX`.
+    """
+    deadline = time.monotonic() + DRAIN_S_MAX
+    while True:
+        try:
+            return await asyncio.to_thread(read)
+        except UnavailableError:
+            if time.monotonic() > deadline:
+                raise
+        await asyncio.sleep(WATCH_S)
+
+
 def _counts(watch: Watch, before: Ledger, now: Ledger) -> Table:
     table = Table.grid(padding=(0, 2))
     for zh, en, count in (
@@ -263,6 +292,7 @@ def _summary(
     homes: int,
     seconds: float,
     watch: Watch,
+    restarts: int,
     before: Ledger,
     after: Ledger,
     signs: list[str],
@@ -280,6 +310,7 @@ def _summary(
         quarantined=more("quarantined"),
         balanced=after.balanced,
         signs_stored=signs,
+        restarts=restarts,
         visible=len(watch.latencies_s),
         latency_p50_s=_percentile(watch.latencies_s, 50),
         latency_p99_s=_percentile(watch.latencies_s, 99),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection
@@ -19,18 +20,99 @@ READY_S_MAX = 60.0
 """A part that is not ready by then stops the demo, with the end of its log."""
 
 
+class Process:
+    """One part of the demo. It can be started again, the same way, until it is stopped for good."""
+
+    def __init__(self, program: Callable[[], Program], is_ready: Callable[[], bool]) -> None:
+        """Start it and wait for nothing.
+
+        Raises:
+            UnavailableError: no process can be made.
+        """
+        self._program = program
+        self._is_ready = is_ready
+        self._turn = threading.Lock()
+        """A restart and the end exclude each other."""
+        self._is_wanted = True
+        self._child = Child(program())
+
+    @property
+    def name(self) -> str:
+        """Of the part and of its log."""
+        return self._child.program.name
+
+    def wait_ready(self) -> None:
+        """Wait until it answers.
+
+        Raises:
+            UnavailableError: it ended, or does not answer in time; the text quotes its log.
+        """
+        self._child.wait_ready(self._is_ready, READY_S_MAX)
+
+    def needs_restart(self) -> bool:
+        """Tell whether it has ended although nobody stopped it."""
+        return self._is_wanted and not self._child.is_alive()
+
+    def restart(self) -> None:
+        """End it, should it still run, and start it again; one that was stopped stays so.
+
+        It is not waited for: what it needs to be ready may have died too, and be next in turn.
+
+        Raises:
+            UnavailableError: no process can be made.
+        """
+        with self._turn:
+            if self._is_wanted:
+                self._child.stop()
+                self._child = Child(self._program())
+
+    def stop(self) -> None:
+        """End it for good."""
+        with self._turn:
+            self._is_wanted = False
+            self._child.stop()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Devices:
+    """The simulated homes and the hubs that hear them: the homes' message bus ends with them."""
+
+    homes: Process
+    hubs: Process
+
+    @property
+    def name(self) -> str:
+        """For logs and errors."""
+        return f"{self.homes.name} and {self.hubs.name}"
+
+    def needs_restart(self) -> bool:
+        """Tell whether the homes have ended although nobody stopped them."""
+        return self.homes.needs_restart()
+
+    def restart(self) -> None:
+        """Start the homes again, and the hubs on the new bus.
+
+        Raises:
+            UnavailableError: they do not start; the text quotes their log.
+        """
+        self.homes.restart()
+        self.homes.wait_ready()
+        self.hubs.restart()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
     """Everything that runs beside database and broker."""
 
-    ingest: Child
-    api: Child
-    homes: Child
-    hubs: Child
+    ingest: Process
+    api: Process
+    homes: Process
+    hubs: Process
 
-    def all_alive(self) -> bool:
-        """Whether every part still runs."""
-        return all(child.is_alive() for child in (self.ingest, self.api, self.homes, self.hubs))
+    @property
+    def supervised(self) -> tuple[Process | Devices, ...]:
+        """What is to be started again, a part after those that it needs."""
+        return (self.ingest, self.api, Devices(homes=self.homes, hubs=self.hubs), self.hubs)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +127,7 @@ class Plan:
     seed: int
     readings_per_s: float
     api_port: int
+    api_database_url: str
 
     @property
     def journal(self) -> Path:
@@ -60,33 +143,44 @@ class Plan:
 @contextmanager
 def running(plan: Plan) -> Iterator[Parts]:
     """Start all parts and wait until each is ready; end them afterwards, the devices first."""
-    for leftover in (plan.journal, plan.bus_file):
-        leftover.unlink(missing_ok=True)
+    plan.journal.unlink(missing_ok=True)
     plan.journal.touch()
     ingest_port, hubs_port = free_port(), free_port()
-    started: list[Child] = []
+    started: list[Process] = []
 
-    def start(name: str, *words: str, **environment: str) -> Child:
-        child = Child(_program(plan, name, words, environment))
-        started.append(child)
-        return child
+    def start(program: Callable[[], Program], is_ready: Callable[[], bool]) -> Process:
+        started.append(Process(program, is_ready))
+        return started[-1]
+
+    def homes_program() -> Program:
+        plan.bus_file.unlink(missing_ok=True)  # it is the sign of readiness
+        return _program(plan, "homes", _simulate(plan))
+
+    def hubs_program() -> Program:
+        bus = plan.bus_file.read_text(encoding="utf-8").strip()
+        return _program(
+            plan, "hubs", ("hub", "run", *_configs(plan)),
+            HEARTH_METRICS_PORT=str(hubs_port), DBUS_SYSTEM_BUS_ADDRESS=bus,
+        )  # fmt: skip
 
     try:
-        ingest = start("ingest", "ingest", HEARTH_METRICS_PORT=str(ingest_port))
-        api = start("api", "api", "--port", str(plan.api_port))
-        homes = start("homes", *_simulate(plan))
-        homes.wait_ready(plan.bus_file.exists, READY_S_MAX)
-        hubs = start(
-            "hubs", "hub", "run", *_configs(plan),
-            HEARTH_METRICS_PORT=str(hubs_port),
-            DBUS_SYSTEM_BUS_ADDRESS=plan.bus_file.read_text(encoding="utf-8").strip(),
-        )  # fmt: skip
-        for child, port in ((ingest, ingest_port), (api, plan.api_port), (hubs, hubs_port)):
-            child.wait_ready(lambda port=port: _is_ready(port), READY_S_MAX)  # type: ignore[misc]
+        ingest = start(
+            lambda: _program(plan, "ingest", ("ingest",), HEARTH_METRICS_PORT=str(ingest_port)),
+            lambda: _answers(ingest_port),
+        )
+        api = start(
+            lambda: _program(plan, "api", ("api", "--port", str(plan.api_port))),
+            lambda: _answers(plan.api_port),
+        )
+        homes = start(homes_program, plan.bus_file.exists)
+        homes.wait_ready()
+        hubs = start(hubs_program, lambda: _answers(hubs_port))
+        for process in (ingest, api, hubs):
+            process.wait_ready()
         yield Parts(ingest=ingest, api=api, homes=homes, hubs=hubs)
     finally:
-        for child in reversed(started):
-            child.stop()
+        for process in reversed(started):
+            process.stop()
 
 
 def _simulate(plan: Plan) -> list[str]:
@@ -104,7 +198,7 @@ def _configs(plan: Plan) -> list[str]:
     return [word for path in plan.configs for word in ("--config", str(path))]
 
 
-def _program(plan: Plan, name: str, words: Sequence[str], environment: dict[str, str]) -> Program:
+def _program(plan: Plan, name: str, words: Sequence[str], **environment: str) -> Program:
     return Program(
         name=name,
         argv=(sys.executable, "-m", "gateway.cli.main", *words),
@@ -113,13 +207,14 @@ def _program(plan: Plan, name: str, words: Sequence[str], environment: dict[str,
         | {
             "HEARTH_HOME": str(plan.settings.home),
             "HEARTH_DATABASE_URL": plan.services.database_url,
-            "HEARTH_MQTT_URL": plan.services.mqtt_url,
+            "HEARTH_API_DATABASE_URL": plan.api_database_url,
         }
+        | plan.services.mqtt.environment()
         | environment,
     )
 
 
-def _is_ready(port: int) -> bool:
+def _answers(port: int) -> bool:
     connection = HTTPConnection(LOOPBACK, port, timeout=1)
     try:
         connection.request("GET", "/readyz")

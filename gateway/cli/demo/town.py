@@ -9,23 +9,24 @@ from uuid import NAMESPACE_URL, UUID, uuid5
 
 from api.records import Link, NewDevice, NewHub, Registration
 from api.registry import register
+from edge.identity import FOLDER, Identity, keep_identity
 from firmware_sim.homes import Home, HomeDevice
+from gateway.platform import ca
 from gateway.platform.embedded.broker import Broker
 from gateway.platform.embedded.services import Services
 from gateway.platform.postgres import connect_blocking
-from gateway.platform.settings import LOOPBACK
 from gateway.vital_sign import NO_USER_SLOT
 
 _HUB_FILE = """\
 [hub]
 id = "{hub}"
 timezone = "{zone}"
+clock = "system"
 data_dir = "{data_dir}"
 adapters = ["{adapter}"]
 
 [mqtt]
-url = "mqtt://{host}:{port}"
-password_file = "{password_file}"
+url = "{broker}"
 """
 _DEVICE = """
 [[device]]
@@ -110,17 +111,26 @@ def _links(home: Home, device: HomeDevice) -> list[Link]:
     ]
 
 
+def _identity(broker: Broker, hub: str) -> Identity:
+    access = broker.access(hub)
+    assert access.cert_file is not None  # noqa: S101 - our own broker asks for one
+    return Identity(
+        hub=ca.Bundle.from_pem(access.cert_file.read_bytes()),
+        hubs_root=ca.authority(broker.home, ca.Role.HUBS).pem(),
+        services_root=ca.authority(broker.home, ca.Role.SERVICES).pem(),
+    )
+
+
 def _configure(home: Home, number: int, broker: Broker, folder: Path) -> Path:
     data_dir = folder / home.hub
     data_dir.mkdir(parents=True, exist_ok=True)
+    keep_identity(data_dir / FOLDER, _identity(broker, home.hub))
     text = _HUB_FILE.format(
         hub=home.hub,
         zone=home.zone,
         data_dir=data_dir,
         adapter=f"hci{number}",
-        host=LOOPBACK,
-        port=broker.port,
-        password_file=broker.password_file(home.hub),
+        broker=broker.access(home.hub).url,
     )
     text += "".join(
         _DEVICE.format(address=device.address, name=device.model.name) for device in home.devices

@@ -82,10 +82,15 @@ class Watch:
             for resident in self.residents_of(reading.device):
                 since[resident] = min(since[resident], reading.taken_at - EARLIER)
         for resident, earliest in since.items():
-            response = await client.get(
-                f"/api/v1/residents/{resident}/measurements",
-                params={"from": earliest.isoformat(), "limit": PAGE},
-            )
+            try:
+                response = await client.get(
+                    f"/api/v1/residents/{resident}/measurements",
+                    params={"from": earliest.isoformat(), "limit": PAGE},
+                )
+            except httpx.TransportError:
+                return  # it is being started again, and the clock of each latency runs on
+            if response.is_server_error:
+                return  # the same, of the database
             response.raise_for_status()
             self._recognise(response.json()["items"])
 

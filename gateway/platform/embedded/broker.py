@@ -1,29 +1,60 @@
-"""The embedded broker: Mosquitto 2 on loopback, its sessions under HEARTH_HOME.
+"""The embedded broker: Mosquitto 2, its sessions under HEARTH_HOME, certificates for everybody.
 
-When the process that owns it dies, even by kill -9, the broker saves its sessions and ends. Who may
-connect can be changed at any time, from any process, and cuts off nobody but the revoked.
+When the process that owns it dies, even by kill -9, the broker saves its sessions and ends. Hubs can
+be revoked at any time, from any process, and that cuts off nobody but the revoked.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import signal
+import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from gateway.errors import UnavailableError
-from gateway.platform.embedded.authentication import Passwords
-from gateway.platform.embedded.broker_config import INGEST, Files, access_rules, configuration
+from gateway.platform import ca
+from gateway.platform.broker_address import BrokerAccess
+from gateway.platform.embedded.broker_config import (
+    INGEST,
+    Files,
+    Listeners,
+    access_rules,
+    configuration,
+)
 from gateway.platform.embedded.mqtt_probe import lets_in
 from gateway.platform.embedded.packages import Packages
 from gateway.platform.embedded.server import Server
 from gateway.platform.embedded.unprivileged import own_all, run_as_for, write_for
+from gateway.platform.ports import remembered_port, require_free
 from gateway.platform.process import READY_POLL_S, Program, RunAs
+from gateway.platform.secret_files import secret_folder, write_private
 from gateway.platform.settings import LOOPBACK
 
-RELOAD_S_MAX = 10.0
-"""A broker that has not taken changed passwords within this is stuck."""
+RELOAD_S_MAX = 8.0
+"""A broker that has not taken a new list of revoked certificates within this is stuck."""
+
+_CLIENT = re.compile(r"[A-Za-z0-9_-]{1,64}")
+"""No character that means something in a topic filter or in a path."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForHubs:
+    """Where the broker listens for hubs, and the host names and addresses that they know it by."""
+
+    host: str = LOOPBACK
+    port: int = 0
+    """0: any free one, the same at every start."""
+    names: tuple[str, ...] = ()
+
+    @property
+    def all_names(self) -> tuple[str, ...]:
+        """What the broker's certificate names: these, and this machine's own."""
+        return tuple(dict.fromkeys((LOOPBACK, "localhost", socket.gethostname(), *self.names)))
 
 
 class Broker(Server):
@@ -34,53 +65,101 @@ class Broker(Server):
     ready_s_max = 30.0
     """A start includes reading the sessions back."""
 
-    def __init__(self, home: Path, packages: Packages) -> None:
+    def __init__(self, home: Path, packages: Packages, for_hubs: ForHubs | None = None) -> None:
         super().__init__(home, packages)
+        self._for_hubs = for_hubs or ForHubs()
+        server = self.folder / "server.pem"
         self._files = Files(
             access=self.folder / "access",
-            passwords=self.folder / "passwords",
             data=self.folder / "data",
+            certificate=server,
+            key=server,
+            hubs=self.folder / "hubs.pem",
+            services=self.folder / "services.pem",
+            revoked=self.folder / "revoked.pem",
         )
-        self._passwords = Passwords(self.home, self._files.passwords)
 
-    def url(self, user: str = INGEST) -> str:
-        """Return the address for a user; it holds the password."""
-        return f"mqtt://{user}:{self._passwords.of(user)}@{LOOPBACK}:{self.port}"
+    @property
+    def services_port(self) -> int:
+        """The port on loopback for services.
 
-    def password_file(self, user: str) -> Path:
-        """Return the file that holds the password of an admitted user."""
-        return self._passwords.path_of(user)
+        Raises:
+            UnavailableError: it never ran.
+        """
+        return self._remembered("services_port")
 
-    def users(self) -> set[str]:
-        """Return who may connect."""
-        return self._passwords.users()
+    def access(self, client: str = INGEST) -> BrokerAccess:
+        """Return how ingest, or a hub that was admitted, connects from this machine."""
+        port = self.services_port if client == INGEST else self.port
+        return BrokerAccess(
+            url=f"mqtts://{LOOPBACK}:{port}",
+            ca_file=self._files.services,
+            cert_file=self._client_file(client),
+        )
 
-    def admit(self, *users: str) -> None:
-        """Let users in from now on: a hub by its id. Done when a running broker lets them in.
+    def admit(self, *hubs: str) -> None:
+        """Give hubs of this machine, simulated ones, keys and certificates without enrolment.
+
+        The broker need not run, nor be told: who has a certificate is let in. A hub that was revoked
+        is given a new one.
+        """
+        authority = ca.authority(self.home, ca.Role.HUBS)
+        for hub in hubs:
+            path = self._client_file(hub)
+            if not _is_good(path, authority):
+                key = ca.new_key()
+                certificate = authority.issue_for_hub(key.public_key(), hub)
+                write_private(path, ca.Bundle(certificate=certificate, key=key).pem())
+
+    def revoke(self, *hubs: str, serials: Iterable[int] = ()) -> None:
+        """Keep hubs out from now on and cut off their connections; done when both is so.
+
+        Their certificates count no more: those with these serial numbers, and those of `admit`.
 
         Raises:
             UnavailableError: the broker does not take the change.
         """
-        self._change(admit=users)
+        revoked = set(serials)
+        for hub in hubs:
+            path = self._client_file(hub)
+            if path.exists():
+                revoked.add(ca.Bundle.from_pem(path.read_bytes()).certificate.serial_number)
+                path.unlink()
+        # Made to be refused: when it is, the broker has taken the new list.
+        canary, canary_file = self._canary()
+        try:
+            revoked_list = ca.revoke(self.home, {*revoked, canary})
+            if self.pid is not None:
+                self._write(self._files.revoked, revoked_list)
+                self._reload(until=lambda: not self._is_let_in(self.port, canary_file))
+                for hub in hubs:
+                    self._cut_off(hub)
+        finally:
+            canary_file.unlink()
 
-    def revoke(self, *users: str) -> None:
-        """Keep users out from now on and cut off their connections.
-
-        Raises:
-            UnavailableError: the broker does not take the change.
-        """
-        self._change(revoke=users)
+    def renew(self) -> None:
+        """Make the certificates anew that are due, and let a running broker take them."""
+        if self._certify(self._run_as()) and self.pid is not None:
+            self._reload(until=self.is_ready)
 
     def prepare(self, run_as: RunAs | None) -> None:
-        """Make the folder of the sessions and let ingest in."""
+        """Make the folder of the sessions and the certificates."""
         self._files.data.mkdir(mode=0o700, exist_ok=True)
         own_all(run_as, self._files.data)
-        self._passwords.change(admit=[INGEST], revoke=[], run_as=run_as)
+        self._certify(run_as)
+        if wanted := self._for_hubs.port:
+            require_free(wanted, "HEARTH_MQTT_PORT")
+            (self.folder / "port").write_text(f"{wanted}\n", encoding="ascii")
 
     def program(self, port: int, run_as: RunAs | None) -> Program:
         """Write mosquitto.conf and return the command."""
+        listeners = Listeners(
+            host=self._for_hubs.host,
+            port=port,
+            services_port=remembered_port(self.folder / "services_port", other_than=port),
+        )
         file = self.folder / "mosquitto.conf"
-        file.write_text(configuration(port, self._files), encoding="utf-8")
+        file.write_text(configuration(listeners, self._files), encoding="utf-8")
         write_for(run_as, self._files.access, access_rules())
         return Program(
             name="mosquitto",
@@ -92,32 +171,92 @@ class Broker(Server):
 
     def is_ready(self) -> bool:
         """Tell whether it lets ingest in."""
-        return self._lets_in(INGEST)
+        return self._is_let_in(self.services_port, self._client_file(INGEST))
 
     def complete(self) -> None:
-        """Nothing is lacking once it lets users in."""
+        """Nothing is lacking once it lets ingest in."""
 
-    def _change(self, admit: Iterable[str] = (), revoke: Iterable[str] = ()) -> None:
-        admit, revoke = tuple(admit), tuple(revoke)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        run_as = run_as_for(self.folder, self.packages.root)
-        former = {user: self._passwords.of(user) for user in revoke}
-        self._passwords.change(admit, revoke, run_as)
+    def _certify(self, run_as: RunAs | None) -> bool:
+        """Make what is lacking or due of certificates and lists; tell whether anything changed."""
+        hubs = ca.authority(self.home, ca.Role.HUBS)
+        services = ca.authority(self.home, ca.Role.SERVICES)
+        write_for(run_as, self._files.hubs, hubs.pem().decode())
+        write_for(run_as, self._files.services, services.pem().decode())
+        write_for(run_as, self._files.revoked, ca.revoke(self.home, ()).decode())
+        server, ingest = self._files.certificate, self._client_file(INGEST)
+        names = self._for_hubs.all_names
+        lacking = [path for path in (server, ingest) if not _is_good(path, services, names)]
+        if server in lacking:
+            key = ca.new_key()
+            certificate = services.issue_for_server(key.public_key(), "broker", names)
+            write_for(run_as, server, ca.Bundle(certificate=certificate, key=key).pem().decode())
+        if ingest in lacking:
+            key = ca.new_key()
+            certificate = services.issue_for_service(key.public_key(), INGEST)
+            write_private(ingest, ca.Bundle(certificate=certificate, key=key).pem())
+        return bool(lacking)
+
+    def _canary(self) -> tuple[int, Path]:
+        key = ca.new_key()
+        authority = ca.authority(self.home, ca.Role.HUBS)
+        certificate = authority.issue_for_hub(key.public_key(), "canary")
+        path = secret_folder(self.home, "clients") / f"canary-{certificate.serial_number:x}.pem"
+        write_private(path, ca.Bundle(certificate=certificate, key=key).pem())
+        return certificate.serial_number, path
+
+    def _reload(self, until: Callable[[], bool]) -> None:
+        """Let the broker read its lists and certificates anew: all of them, but no other setting."""
         pid = self.pid
         if pid is None:
             return
         os.kill(pid, signal.SIGHUP)
         deadline = time.monotonic() + RELOAD_S_MAX
-        # It reads the whole file at once, so one user of the change speaks for all.
-        while (admit and not self._lets_in(admit[-1])) or (
-            revoke and lets_in(self.port, revoke[-1], former[revoke[-1]])
-        ):
+        while not until():
             if time.monotonic() > deadline:
                 raise UnavailableError(
-                    f"{self.title}: 未采用新密码 / did not take changed passwords in "
+                    f"{self.title}: 未采用新的证书列表 / did not take changed certificates in "
                     f"{RELOAD_S_MAX:.0f} s"
                 )
             time.sleep(READY_POLL_S)
 
-    def _lets_in(self, user: str) -> bool:
-        return lets_in(self.port, user, self._passwords.of(user))
+    def _cut_off(self, hub: str) -> None:
+        """End a hub's connection and forget its session, by taking over its client id.
+
+        Mosquitto looks at certificates in the handshake only, so a connection that stands would
+        stand on; on the listener for services a client id is the client's to choose.
+        """
+        if not self._is_let_in(self.services_port, self._client_file(INGEST), hub):
+            raise UnavailableError(f"{self.title}: 无法断开网关 / cannot cut off hub {hub}")
+
+    def _is_let_in(self, port: int, file: Path, client_id: str = "") -> bool:
+        access = BrokerAccess(
+            url=f"mqtts://{LOOPBACK}:{port}", ca_file=self._files.services, cert_file=file
+        )
+        tls = access.address().tls
+        assert tls is not None  # noqa: S101 - the URL says so
+        return lets_in(port, tls, client_id)
+
+    def _client_file(self, client: str) -> Path:
+        if not _CLIENT.fullmatch(client):
+            raise ValueError(f"{client!r} is no client name: letters, digits, - and _, at most 64")
+        return secret_folder(self.home, "clients") / f"{client}.pem"
+
+    def _write(self, path: Path, content: bytes) -> None:
+        write_for(self._run_as(), path, content.decode())
+
+    def _run_as(self) -> RunAs | None:
+        return run_as_for(self.folder, self.packages.root)
+
+
+def _is_good(path: Path, authority: ca.Authority, names: Iterable[str] = ()) -> bool:
+    """Tell whether a certificate of ours needs not be made anew."""
+    try:
+        certificate = ca.Bundle.from_pem(path.read_bytes()).certificate
+    except (OSError, ValueError):
+        return False
+    named = ca.hosts_of(certificate)
+    return (
+        authority.has_issued(certificate)
+        and not ca.is_due(certificate, datetime.now(UTC))
+        and (not named or set(names) <= named)
+    )

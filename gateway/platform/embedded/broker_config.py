@@ -1,25 +1,44 @@
-"""The embedded broker's configuration: Mosquitto 2, mosquitto.conf(5), and who may touch what."""
+"""The embedded broker's configuration: Mosquitto 2, mosquitto.conf(5), and who may touch what.
+
+Two listeners, both TLS 1.3 with client certificates. On the hubs' a connection is its hub, whatever
+it says of itself: the user name and the client id are the certificate's name. On the services' a
+client id is the service's to choose (ingest has one a lane); a hub's certificate is refused there.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
+from gateway.gatt.payload import PAYLOAD_BYTES_MAX
 from gateway.platform.settings import LOOPBACK
-from gateway.wire import TOPIC_ROOT, Channel
+from gateway.wire import (
+    BATCH_RECORDS_MAX,
+    HEADER_BYTES,
+    TOPIC_ROOT,
+    UNDECODED_ENTRY,
+    Channel,
+)
 
 INGEST = "ingest"
-"""The user that reads every hub's batches and answers them; all other users are hubs."""
+"""The service that reads every hub's batches and answers them."""
 
-PACKET_BYTES_MAX = 16 << 20
-"""A client that sends a longer packet is disconnected (MQTT 5 reason 0x95). Far above a batch's
-64 KiB, so that oversized rubbish from a hub reaches ingest, which counts and quarantines it."""
+PACKET_BYTES_MAX = (
+    HEADER_BYTES + BATCH_RECORDS_MAX * (UNDECODED_ENTRY.size + PAYLOAD_BYTES_MAX) + 1024
+)
+"""A client that sends a longer packet is disconnected (MQTT 5 reason 0x95): the longest batch that
+the wire format has, with its topic. What is no batch and not longer reaches ingest, which counts and
+quarantines it."""
 QUEUED_MESSAGES_MAX = 1_000_000
 QUEUED_BYTES_MAX = 64 << 20
 """Kept for each session that is away. Beyond either, Mosquitto drops the newest although it
 acknowledges them: no loss, since a hub keeps a batch until ingest's receipt."""
 IN_FLIGHT_MAX = 1000
 """Unacknowledged QoS 1 messages each way for a client that sets no Receive Maximum of its own."""
+KEEP_ALIVE_S_MAX = 600
+"""A client that asks for longer is told this: a hub that vanished is known to be gone by then."""
+HUBS_MAX = 19_000
+"""Connections of hubs; further ones are refused. One process has 20,000 file descriptors."""
 SESSION_DAYS_MAX = 30
 """A session whose client stays away longer is forgotten with its queue; receipts cover it."""
 SAVE_S = 60
@@ -27,23 +46,50 @@ SAVE_S = 60
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Listeners:
+    """Where the broker listens: for hubs on `host`, for services on loopback."""
+
+    host: str
+    port: int
+    services_port: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Files:
     """What the configuration points to."""
 
     access: Path
-    passwords: Path
     data: Path
+    certificate: Path
+    key: Path
+    hubs: Path
+    """The root that vouches for hubs."""
+    services: Path
+    """The root that vouches for services."""
+    revoked: Path
+    """The list of hubs' certificates that count no more; Mosquitto reads it again on SIGHUP."""
 
 
-def configuration(port: int, files: Files) -> str:
+def configuration(listeners: Listeners, files: Files) -> str:
     """Return mosquitto.conf."""
     return f"""\
 # Made by Hearth at each start; changes are lost.
-listener {port} {LOOPBACK}
-set_tcp_nodelay true
+per_listener_settings false
 allow_anonymous false
-password_file {files.passwords}
 acl_file {files.access}
+
+# Hubs.
+listener {listeners.port} {listeners.host}
+cafile {files.hubs}
+crlfile {files.revoked}
+use_username_as_clientid true
+max_connections {HUBS_MAX}
+{_tls(files)}
+# Services.
+listener {listeners.services_port} {LOOPBACK}
+cafile {files.services}
+{_tls(files)}
+set_tcp_nodelay true
 persistence true
 persistence_location {files.data}/
 autosave_interval {SAVE_S}
@@ -52,6 +98,7 @@ max_packet_size {PACKET_BYTES_MAX}
 max_queued_messages {QUEUED_MESSAGES_MAX}
 max_queued_bytes {QUEUED_BYTES_MAX}
 max_inflight_messages {IN_FLIGHT_MAX}
+max_keepalive {KEEP_ALIVE_S_MAX}
 sys_interval 0
 connection_messages false
 log_dest stderr
@@ -79,6 +126,16 @@ def access_rules() -> str:
             "",
         ]
     )
+
+
+def _tls(files: Files) -> str:
+    return f"""\
+certfile {files.certificate}
+keyfile {files.key}
+tls_version tlsv1.3
+require_certificate true
+use_identity_as_username true
+"""
 
 
 def _topic(hub: str, channel: Channel) -> str:

@@ -63,7 +63,9 @@ class Database(Server):
         change = sql.SQL("ALTER ROLE {role} LOGIN PASSWORD {password}").format(
             role=sql.Identifier(role), password=self._password(role)
         )
-        with self._superuser(NAME) as connection, translated():
+        # Roles are the server's: in one database, so that two who change one take turns.
+        with self._superuser(SUPERUSER) as connection, translated(), connection.transaction():
+            connection.execute("SELECT pg_advisory_xact_lock(hashtext('hearth-admit'))")
             connection.execute(change)
         return self.url(role)
 

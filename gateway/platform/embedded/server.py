@@ -47,12 +47,7 @@ class Server(ABC):
         Raises:
             UnavailableError: it never ran.
         """
-        try:
-            return int(self._port_file.read_text(encoding="ascii"))
-        except FileNotFoundError as error:
-            raise UnavailableError(
-                f"{self.title}: {self.home}: 从未启动 / never started"
-            ) from error
+        return self._remembered("port")
 
     @property
     def pid(self) -> int | None:
@@ -98,6 +93,23 @@ class Server(ABC):
             self._pid_file.unlink(missing_ok=True)
             self._lock.release()
 
+    def needs_restart(self) -> bool:
+        """Tell whether it has ended although nobody stopped it."""
+        return self._child is not None and not self._child.is_alive()
+
+    def restart(self) -> None:
+        """Start it again where it was.
+
+        Raises:
+            UnavailableError: it does not start, or another program has taken its port.
+        """
+        port = self.port
+        self.start()
+        if self.port != port:
+            raise UnavailableError(
+                f"{self.title}: 端口 {port} 被占用 / another program has taken port {port}"
+            )
+
     def kill(self) -> None:
         """Kill it (kill -9)."""
         if self._child is not None:
@@ -125,6 +137,14 @@ class Server(ABC):
     @abstractmethod
     def complete(self) -> None:
         """Make what needs the running server."""
+
+    def _remembered(self, name: str) -> int:
+        try:
+            return int((self.folder / name).read_text(encoding="ascii"))
+        except FileNotFoundError as error:
+            raise UnavailableError(
+                f"{self.title}: {self.home}: 从未启动 / never started"
+            ) from error
 
     @property
     def _port_file(self) -> Path:

@@ -6,12 +6,14 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
 from gateway.errors import UsageError
+from gateway.platform.broker_address import BrokerAccess
 from gateway.platform.embedded.apt import Progress
-from gateway.platform.embedded.broker import Broker
+from gateway.platform.embedded.broker import Broker, ForHubs
 from gateway.platform.embedded.database import SUPERUSER, Database
 from gateway.platform.embedded.packages import Packages, ensure_packages, find_packages
 from gateway.platform.settings import Settings
@@ -28,8 +30,8 @@ class Services:
 
     database_url: str
     """The DSN of the schema's owner; it may hold a password."""
-    mqtt_url: str
-    """The broker's address for ingest; it may hold a password."""
+    mqtt: BrokerAccess
+    """How ingest connects to the broker."""
     database: Database | None
     """None: it is a person's own, not ours to stop or kill."""
     broker: Broker | None
@@ -89,24 +91,45 @@ def embedded_servers(
 ) -> tuple[Database | None, Broker | None]:
     """Return the servers that the settings leave to us; `packages` is asked only if need be."""
     database = None if settings.database_url else Database(settings.home, packages())
-    broker = None if settings.mqtt_url else Broker(settings.home, packages())
+    broker = None if settings.mqtt_url else embedded_broker(settings, packages())
     return database, broker
+
+
+def embedded_broker(settings: Settings, packages: Packages) -> Broker:
+    """Return the embedded broker as the settings want it."""
+    known_as = urlsplit(settings.hub_mqtt_url or "").hostname
+    for_hubs = ForHubs(
+        host=settings.mqtt_host,
+        port=settings.mqtt_port,
+        names=(known_as,) if known_as else (),
+    )
+    return Broker(settings.home, packages, for_hubs)
 
 
 def _services(settings: Settings, database: Database | None, broker: Broker | None) -> Services:
     return Services(
-        database_url=_url(settings.database_url, database),
-        mqtt_url=_url(settings.mqtt_url, broker),
+        database_url=_database_url(settings.database_url, database),
+        mqtt=_own_broker(settings) if broker is None else broker.access(),
         database=database,
         broker=broker,
     )
 
 
-def _url(own: SecretStr | None, server: Database | Broker | None) -> str:
+def _database_url(own: SecretStr | None, server: Database | None) -> str:
     if server is not None:
         return server.url()
     assert own is not None, "one of the two is there"  # noqa: S101 - see embedded_servers
     return own.get_secret_value()
+
+
+def _own_broker(settings: Settings) -> BrokerAccess:
+    assert settings.mqtt_url is not None  # noqa: S101 - see embedded_servers
+    return BrokerAccess(
+        url=settings.mqtt_url.get_secret_value(),
+        ca_file=settings.mqtt_ca_file,
+        cert_file=settings.mqtt_cert_file,
+        key_file=settings.mqtt_key_file,
+    )
 
 
 def _prepared(settings: Settings, progress: Progress) -> Packages:

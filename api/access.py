@@ -1,0 +1,110 @@
+"""Who asks, and what a role may ask for at all: the API's half of what is held twice.
+
+The other half is the database's (schema `access`): whom a reader may see is decided there, in the
+transaction that reads, and what this module forgets the database refuses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import Depends, Request
+
+from gateway.errors import DataError
+
+
+class Role(Enum):
+    """What someone is to the archive."""
+
+    RESIDENT = "resident"
+    """Sees their own archive, and who looked at it."""
+    CLINICIAN = "clinician"
+    """Sees the residents of their care teams."""
+    COORDINATOR = "coordinator"
+    """Sees worklists, links and equipment, no values."""
+    ADMINISTRATOR = "administrator"
+    """Runs the installation and reads the audit; sees no clinical values."""
+    SERVICE = "service"
+    """A program, within its scopes."""
+
+
+class Needs(Enum):
+    """What a read is of. access.permission has the same words."""
+
+    VALUES = "values"
+    """Measured values of residents."""
+    RECORD = "record"
+    """Residents and their links, without values."""
+    AUDIT = "audit"
+    """Who looked at a resident's data."""
+    WORKLIST = "worklist"
+    """Who of a care team needs attention."""
+    EQUIPMENT = "equipment"
+    """Homes, hubs, devices, the ledger."""
+    OPERATIONS = "operations"
+    """The installation itself."""
+
+
+MAY: Mapping[Role, frozenset[Needs]] = {
+    Role.RESIDENT: frozenset({Needs.VALUES, Needs.RECORD, Needs.AUDIT}),
+    Role.CLINICIAN: frozenset({Needs.VALUES, Needs.RECORD, Needs.WORKLIST}),
+    Role.COORDINATOR: frozenset({Needs.RECORD, Needs.WORKLIST, Needs.EQUIPMENT}),
+    Role.ADMINISTRATOR: frozenset({Needs.RECORD, Needs.AUDIT, Needs.EQUIPMENT, Needs.OPERATIONS}),
+    Role.SERVICE: frozenset(
+        {Needs.VALUES, Needs.RECORD, Needs.WORKLIST, Needs.EQUIPMENT, Needs.OPERATIONS}
+    ),
+}
+"""What each role may ask for; of whom, the database decides."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Principal:
+    """Who a request comes from, as its token says.
+
+    `user` is the account's public id; `session` None where the token belongs to none (a service);
+    `resident` is the own archive of a resident; `origin` the address the request came from.
+    """
+
+    user: UUID
+    role: Role
+    session: UUID | None = None
+    resident: UUID | None = None
+    scopes: frozenset[str] = frozenset()
+    origin: str | None = None
+
+
+class ForbiddenError(DataError):
+    """The one who asks may not have this; `why` is the word of access.begin for it."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(why)
+        self.why = why
+
+
+class SignedOutError(DataError):
+    """The account or session of a token is not good any more."""
+
+
+def principal_of(request: Request) -> Principal:
+    """Return who a request comes from; api.auth has put it there."""
+    principal: Principal = request.state.principal
+    return principal
+
+
+CurrentPrincipal = Annotated[Principal, Depends(principal_of)]
+
+
+def require(principal: Principal, needs: Needs, resident: UUID | None = None) -> None:
+    """Refuse what no one of this role may ask for.
+
+    Raises:
+        ForbiddenError: the role is not admitted to it, or a resident asks for another.
+    """
+    if needs not in MAY[principal.role]:
+        raise ForbiddenError("role")
+    if principal.role is Role.RESIDENT and resident not in {None, principal.resident}:
+        raise ForbiddenError("other")

@@ -1,0 +1,169 @@
+"""The feed of changes: which residents' signs each transaction stored or re-attributed.
+
+A change becomes readable when no earlier transaction can still add one, so whoever reads on from a
+place never misses any, whatever order transactions commit in (pg_snapshot_xmin, PostgreSQL 17
+documentation, "Transaction ID and Snapshot Information Functions"). Everything that writes into the
+table `measurement` records a change in the same transaction.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from gateway.gatt.times import ms_since_epoch
+from gateway.platform.postgres import (
+    AsyncConnection,
+    Connection,
+    Int2s,
+    Int4s,
+    Int8s,
+    load_queries,
+    translated,
+)
+
+DAYS_KEPT = 7
+"""A reader that was away longer finds `is_whole` False and begins anew from the measurements."""
+CHANGES_A_READ = 100
+"""So many changes are read at once; each has at most a flush's measurements."""
+
+_QUERIES = load_queries(Path(__file__).parent / "sql" / "changes.sql")
+
+Ints = npt.NDArray[np.int64]
+
+
+class Place(NamedTuple):
+    """Where a reader stands: behind this change."""
+
+    transaction: int
+    change: int
+
+
+START = Place(0, 0)
+"""Before all changes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Changed:
+    """What changed, an entry a resident's sign; (n,) int64 each.
+
+    `oldest_ms` and `newest_ms` bound the times of measurement of the rows concerned.
+    """
+
+    resident: Ints
+    sign: Ints
+    oldest_ms: Ints
+    newest_ms: Ints
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """One transaction's change; the rows concerned have its `stored_at_ms`."""
+
+    place: Place
+    stored_at_ms: int
+    changed: Changed
+
+
+def summarised(
+    resident: npt.NDArray[np.integer],
+    sign: npt.NDArray[np.integer],
+    measured_ms: Ints,
+) -> Changed:
+    """Return the entries of measurements given one by one, (n,) each."""
+    keys = resident.astype(np.int64) << 8 | sign.astype(np.int64)
+    order = np.lexsort((measured_ms, keys))
+    keys, measured_ms = keys[order], measured_ms[order]
+    new = np.append(True, keys[1:] != keys[:-1])[: len(keys)]
+    first = np.flatnonzero(new)
+    last = np.append(first[1:], len(keys))[: len(first)] - 1
+    return Changed(
+        resident=keys[first] >> 8,
+        sign=keys[first] & 0xFF,
+        oldest_ms=measured_ms[first],
+        newest_ms=measured_ms[last],
+    )
+
+
+async def record_change(connection: AsyncConnection, changed: Changed, stored_at_ms: int) -> None:
+    """Note a change in the connection's open transaction; of nothing, nothing."""
+    if len(changed.resident):
+        await connection.execute(_QUERIES["record"], _columns(changed, stored_at_ms))
+
+
+def record_change_blocking(connection: Connection, changed: Changed, stored_at_ms: int) -> None:
+    """Note a change in the connection's open transaction; of nothing, nothing."""
+    if len(changed.resident):
+        connection.execute(_QUERIES["record"], _columns(changed, stored_at_ms))
+
+
+async def read_changes(
+    connection: AsyncConnection, after: Place, limit: int = CHANGES_A_READ
+) -> list[Change]:
+    """Return the changes behind a place, in their order.
+
+    Raises:
+        UnavailableError: the database is down.
+    """
+    with translated():
+        rows = await connection.execute(
+            _QUERIES["read"],
+            {"transaction": after.transaction, "change": after.change, "limit": limit},
+        )
+        return [
+            Change(
+                place=Place(transaction, change),
+                stored_at_ms=ms_since_epoch(stored_at),
+                changed=_changed(*columns),
+            )
+            for transaction, change, stored_at, *columns in await rows.fetchall()
+        ]
+
+
+async def end_of_changes(connection: AsyncConnection) -> Place:
+    """Return the place behind all that has settled."""
+    return await _place(connection, "end")
+
+
+async def is_whole(connection: AsyncConnection, after: Place) -> bool:
+    """Tell whether all changes behind a place are still kept."""
+    return after >= await _place(connection, "oldest")
+
+
+async def prune_changes(connection: AsyncConnection) -> int:
+    """Forget what is older than DAYS_KEPT; return how many changes."""
+    with translated():
+        pruned = await connection.execute(_QUERIES["prune"], {"days": DAYS_KEPT})
+        return pruned.rowcount
+
+
+async def _place(connection: AsyncConnection, query: str) -> Place:
+    with translated():
+        rows = await connection.execute(_QUERIES[query])
+        row = await rows.fetchone()
+    return START if row is None else Place(*row)
+
+
+def _columns(changed: Changed, stored_at_ms: int) -> dict[str, object]:
+    return {
+        "stored_at_ms": stored_at_ms,
+        "resident": Int4s(changed.resident),
+        "sign": Int2s(changed.sign),
+        "oldest_ms": Int8s(changed.oldest_ms),
+        "newest_ms": Int8s(changed.newest_ms),
+    }
+
+
+def _changed(
+    resident: list[int], sign: list[int], oldest_ms: list[int], newest_ms: list[int]
+) -> Changed:
+    return Changed(
+        resident=np.array(resident, np.int64),
+        sign=np.array(sign, np.int64),
+        oldest_ms=np.array(oldest_ms, np.int64),
+        newest_ms=np.array(newest_ms, np.int64),
+    )

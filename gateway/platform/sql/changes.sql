@@ -1,0 +1,34 @@
+-- The feed of changes (gateway.platform.changes).
+
+-- name: record
+-- Note what this transaction stored or re-attributed.
+INSERT INTO change (stored_at, resident_id, sign, oldest_ms, newest_ms)
+VALUES (to_timestamp(%(stored_at_ms)s::double precision / 1000), %(resident)s, %(sign)s, %(oldest_ms)s, %(newest_ms)s)
+
+-- name: read
+-- The changes behind a place, none of them with an earlier one still to come.
+SELECT transaction_id::text::bigint, change_id, stored_at, resident_id, sign, oldest_ms, newest_ms
+FROM change
+WHERE (transaction_id, change_id) > (%(transaction)s::text::xid8, %(change)s)
+    AND transaction_id < pg_snapshot_xmin(pg_current_snapshot())
+ORDER BY transaction_id, change_id
+LIMIT %(limit)s
+
+-- name: end
+-- The place behind all changes that have settled.
+SELECT transaction_id::text::bigint, change_id
+FROM change
+WHERE transaction_id < pg_snapshot_xmin(pg_current_snapshot())
+ORDER BY transaction_id DESC, change_id DESC
+LIMIT 1
+
+-- name: oldest
+-- The place of the oldest change that is kept.
+SELECT transaction_id::text::bigint, change_id
+FROM change
+ORDER BY transaction_id, change_id
+LIMIT 1
+
+-- name: prune
+-- Forget changes that everybody has had time to read.
+DELETE FROM change WHERE stored_at < now() - %(days)s * interval '1 day'

@@ -1,0 +1,182 @@
+"""The alerts service: one evaluates, any number stand by."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from gateway.errors import UnavailableError
+from gateway.platform.backoff import Backoff
+from gateway.platform.changes import (
+    Place,
+    end_of_changes,
+    is_whole,
+    prune_changes,
+    read_changes,
+)
+from gateway.platform.health import serve_health
+from gateway.platform.logs import get_logger
+from gateway.platform.postgres import AsyncConnection, connect, connect_blocking, translated
+from gateway.platform.secret_files import secret
+from gateway.platform.service import run_until_signalled
+from ingest.alerts import metrics
+from ingest.alerts.delivery import Deliverer, open_client
+from ingest.alerts.evaluator import Evaluated, Evaluator
+from ingest.alerts.rules import QUERIES, SILENCE, TROUBLE, RuleInForce, rules_in_force, seed_rules
+from ingest.alerts.silence import look_for_silence, look_for_trouble
+
+POLL_S = 0.25
+"""How often the feed of changes is read; part of how long an alert takes."""
+TURN_S = 2.0
+"""How often one that stands by tries to take over."""
+LOOK_S = 300.0
+"""How often silence and trouble are looked for."""
+PRUNE_S = 3_600.0
+"""How often old changes are forgotten."""
+DELIVER_S = 1.0
+"""How often deliveries are looked for."""
+BACKOFF = Backoff(first_s=0.5, longest_s=10.0)
+
+_log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AlertsConfig:
+    """What the service needs to know. `home` holds the keys that sign webhooks."""
+
+    dsn: str
+    home: Path
+    metrics_port: int = 0
+
+
+async def run(config: AlertsConfig) -> None:
+    """Run until SIGTERM or SIGINT."""
+    service = _Service(config)
+    async with serve_health(config.metrics_port, service.not_ready) as port:
+        _log.info("alerts_started", metrics_port=port)
+        await run_until_signalled(service.start)
+    _log.info("alerts_stopped")
+
+
+async def follow(connection: AsyncConnection, evaluator: Evaluator) -> Evaluated | None:
+    """Evaluate what has changed; None when nothing has.
+
+    Raises:
+        UnavailableError: the database is down; nothing of the step was written.
+    """
+    with translated():
+        cursor = await connection.execute(QUERIES["progress"])
+        row = await cursor.fetchone()
+        place = None if row is None else Place(*row)
+        if place is None or not await is_whole(connection, place):
+            return await evaluator.begin_anew(await end_of_changes(connection), _now_ms())
+        changes = await read_changes(connection, place)
+        if not changes:
+            return None
+        return await evaluator.follow(changes, _now_ms())
+
+
+class _Service:
+    def __init__(self, config: AlertsConfig) -> None:
+        self._config = config
+        self._is_connected = False
+
+    def start(self, group: asyncio.TaskGroup) -> None:
+        group.create_task(self._keep(self._evaluate))
+        group.create_task(self._keep(self._deliver))
+
+    def not_ready(self) -> str | None:
+        return None if self._is_connected else "the database does not answer"
+
+    async def _keep(self, work: Callable[[AsyncConnection], Awaitable[None]]) -> None:
+        """Do `work` over a connection, and again over a new one when that is lost."""
+        failures = 0
+        while True:
+            try:
+                connection = await connect(
+                    self._config.dsn, application="hearth-alerts", autocommit=True
+                )
+                async with connection:
+                    self._is_connected = True
+                    failures = 0
+                    with translated():
+                        await work(connection)
+            except UnavailableError as error:
+                self._is_connected = False
+                failures += 1
+                _log.warning("database_lost", why=str(error))
+                await asyncio.sleep(BACKOFF.wait_s(failures))
+
+    async def _evaluate(self, connection: AsyncConnection) -> None:
+        await _take_turn(connection)
+        await asyncio.to_thread(self._seed)
+        evaluator = Evaluator(connection)
+        look_at = prune_at = time.monotonic()
+        while True:
+            done = await follow(connection, evaluator)
+            if done is not None:
+                _account(done)
+            if time.monotonic() >= look_at:
+                look_at = time.monotonic() + LOOK_S
+                await self._look(connection, evaluator)
+            if time.monotonic() >= prune_at:
+                prune_at = time.monotonic() + PRUNE_S
+                await prune_changes(connection)
+            if done is None:
+                await asyncio.sleep(POLL_S)
+
+    async def _look(self, connection: AsyncConnection, evaluator: Evaluator) -> None:
+        rules = await asyncio.to_thread(self._rules)
+        for name, look in ((SILENCE, look_for_silence), (TROUBLE, look_for_trouble)):
+            found = rules[name]
+            if found.enabled:
+                await look(connection, evaluator, found.rule_id, _now_ms())
+
+    async def _deliver(self, connection: AsyncConnection) -> None:
+        deliverer = Deliverer(connection, self._key_of)
+        async with open_client() as client:
+            while True:
+                if not await deliverer.deliver_due(client):
+                    await asyncio.sleep(DELIVER_S)
+
+    def _key_of(self, webhook: int) -> str:
+        return secret(self._config.home, f"webhook_{webhook}")
+
+    def _seed(self) -> None:
+        with connect_blocking(self._config.dsn, application="hearth-alerts") as connection:
+            for name in seed_rules(connection):
+                _log.info("alert_rule_entered", rule=name)
+
+    def _rules(self) -> dict[str, RuleInForce]:
+        with connect_blocking(self._config.dsn, application="hearth-alerts") as connection:
+            return {found.rule.name: found for found in rules_in_force(connection)}
+
+
+async def _take_turn(connection: AsyncConnection) -> None:
+    """Wait until no other service evaluates; the turn ends with the connection."""
+    while True:
+        cursor = await connection.execute(QUERIES["take_turn"])
+        ((taken,),) = await cursor.fetchall()
+        if taken:
+            return
+        await asyncio.sleep(TURN_S)
+
+
+def _account(done: Evaluated) -> None:
+    metrics.READINGS.inc(done.readings)
+    for what, count in done.told.items():
+        metrics.EVENTS.labels(str(what)).inc(count)
+    if done.told:
+        _log.info(
+            "alerts_evaluated",
+            residents=done.residents,
+            readings=done.readings,
+            **{str(what): count for what, count in done.told.items()},
+        )
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,125 @@
+"""Events to webhooks: at least once, signed, with patience, and dead letters in the end.
+
+The signature is of timestamp and body, so that a recorded delivery cannot be sent again later:
+Hearth-Signature: t=UNIX_SECONDS,v1=HEX, v1 = HMAC-SHA-256(key, t + "." + body). RFC 2104.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import httpx
+
+from gateway.platform.backoff import Backoff
+from gateway.platform.logs import get_logger
+from gateway.platform.postgres import AsyncConnection, dict_row
+from ingest.alerts import metrics
+from ingest.alerts.rules import QUERIES
+
+ATTEMPTS_MAX = 12
+"""After so many attempts, over about a day, a delivery is a dead letter; `hearth alerts revive`."""
+ANSWER_S_MAX = 10.0
+"""A receiver that takes longer has not taken it."""
+DELIVERIES_A_ROUND = 50
+BACKOFF = Backoff(first_s=2.0, longest_s=4 * 3_600.0)
+ERROR_CHARS_MAX = 200
+
+_log = get_logger(__name__)
+
+
+class Deliverer:
+    """Sends what is due. `key_of` returns the signing key of a webhook."""
+
+    def __init__(self, connection: AsyncConnection, key_of: Callable[[int], str]) -> None:
+        self._connection = connection
+        self._key_of = key_of
+
+    async def deliver_due(self, client: httpx.AsyncClient) -> int:
+        """Try what is due once; return how many were tried.
+
+        Raises:
+            UnavailableError: the database is down.
+        """
+        async with self._connection.cursor(row_factory=dict_row) as cursor:
+            await cursor.execute(QUERIES["due"], {"limit": DELIVERIES_A_ROUND})
+            due = await cursor.fetchall()
+        for row in due:
+            error = await self._send(client, row)
+            if error is None:
+                metrics.DELIVERIES.labels("delivered").inc()
+                await self._connection.execute(
+                    QUERIES["delivered"], {"delivery": row["delivery_id"]}
+                )
+            else:
+                await self._put_off(row, error)
+        return len(due)
+
+    async def _send(self, client: httpx.AsyncClient, row: Mapping[str, Any]) -> str | None:
+        """Return why it was not taken, None when it was."""
+        body = body_of(row)
+        headers = {
+            "Content-Type": "application/json",
+            "Hearth-Event": str(row["event_id"]),
+            "Hearth-Signature": signature(self._key_of(row["webhook_id"]), int(time.time()), body),
+        }
+        try:
+            answer = await client.post(row["url"], content=body, headers=headers)
+        except httpx.HTTPError as error:
+            return type(error).__name__
+        return None if answer.is_success else f"HTTP {answer.status_code}"
+
+    async def _put_off(self, row: Mapping[str, Any], error: str) -> None:
+        cursor = await self._connection.execute(
+            QUERIES["put_off"],
+            {
+                "delivery": row["delivery_id"],
+                "error": error[:ERROR_CHARS_MAX],
+                "attempts_max": ATTEMPTS_MAX,
+                "wait_s": BACKOFF.wait_s(row["attempts"] + 1),
+            },
+        )
+        ((state,),) = await cursor.fetchall()
+        metrics.DELIVERIES.labels("dead" if state == "dead" else "put_off").inc()
+        if state == "dead":
+            _log.error(
+                "webhook_dead_letter",
+                webhook=row["webhook_id"],
+                event_id=row["event_id"],
+                why=error,
+                cure="hearth alerts revive",
+            )
+
+
+def body_of(row: Mapping[str, Any]) -> bytes:
+    """Return what a receiver is told: opaque ids, the rule, times; never a value or a name."""
+    return json.dumps(
+        {
+            "event": row["event_id"],
+            "what": row["what"],
+            "at": row["at"].isoformat(),
+            "alert": str(row["alert"]),
+            "resident": str(row["resident"]),
+            "rule": row["rule"],
+            "stage": row["stage"],
+            "state": row["state"],
+            "started_at": row["started_at"].isoformat(),
+            "last_at": row["last_at"].isoformat(),
+            "cleared_at": row["cleared_at"] and row["cleared_at"].isoformat(),
+        }
+    ).encode()
+
+
+def signature(key: str, at_s: int, body: bytes) -> str:
+    """Return the value of Hearth-Signature."""
+    digest = hmac.new(key.encode(), f"{at_s}.".encode() + body, hashlib.sha256).hexdigest()
+    return f"t={at_s},v1={digest}"
+
+
+def open_client() -> httpx.AsyncClient:
+    """Return the client that delivers: no redirects, no proxies of the environment, bounded time."""
+    return httpx.AsyncClient(timeout=ANSWER_S_MAX, follow_redirects=False, trust_env=False)

@@ -1,0 +1,283 @@
+"""From the feed of changes to alerts, in one transaction a step.
+
+For every resident's sign that changed, the rules are evaluated from the earliest changed reading on,
+and from the beginning of any alert that reaches there, so that what is written is what the whole
+history says.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gateway.gatt.times import from_ms, ms_since_epoch
+from gateway.guidelines.alerts import (
+    AlertRule,
+    Episodes,
+    Points,
+    Stage,
+    Targets,
+    episodes_of,
+    evaluate,
+)
+from gateway.guidelines.samples import Samples
+from gateway.platform.changes import Change, Place
+from gateway.platform.postgres import AsyncConnection, dict_row
+from gateway.vitals import BY_CODE, BY_NAME
+from ingest.alerts.readings import read_samples
+from ingest.alerts.reconcile import Alert, Episode, State, Step, What, reconcile
+from ingest.alerts.rules import QUERIES, RuleInForce, is_evaluable, rule_of_row
+
+RESIDENTS_A_QUERY = 1_000
+"""So many residents' readings are held in memory at once."""
+HISTORY_MS = 400 * 86_400_000
+"""Readings further before the earliest change are not looked at; no rule reaches so far."""
+SERVICE = "service:alerts"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluated:
+    """What a step did."""
+
+    residents: int
+    readings: int
+    told: Mapping[What, int]
+
+
+class Evaluator:
+    """Evaluates over one connection, which holds the turn."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+
+    async def rules(self) -> list[RuleInForce]:
+        """Return the rules that can be evaluated now."""
+        async with self._connection.cursor(row_factory=dict_row) as cursor:
+            await cursor.execute(QUERIES["rules"])
+            rules = [rule_of_row(row) for row in await cursor.fetchall()]
+        return [found for found in rules if found.enabled and is_evaluable(found.rule)]
+
+    async def follow(self, changes: Sequence[Change], now_ms: int) -> Evaluated:
+        """Evaluate what these changes concern and move the place on behind them."""
+        earliest = _earliest(changes)
+        total = _Total()
+        async with self._connection.transaction():
+            for found in await self.rules():
+                oldest = earliest.get(BY_NAME[found.rule.sign].code, {})
+                await self._rule(found, oldest, now_ms, total)
+            await self.stand_at(changes[-1].place)
+        return total.evaluated()
+
+    async def begin_anew(self, end: Place, now_ms: int) -> Evaluated:
+        """Evaluate everything of the last `HISTORY_MS` and stand at the end of the feed."""
+        total = _Total()
+        from_ms_ = now_ms - HISTORY_MS
+        async with self._connection.transaction():
+            for found in await self.rules():
+                cursor = await self._connection.execute(
+                    QUERIES["all_residents"],
+                    {"sign": BY_NAME[found.rule.sign].code, "from_at": from_ms(from_ms_)},
+                )
+                oldest = {resident: from_ms_ for (resident,) in await cursor.fetchall()}
+                await self._rule(found, oldest, now_ms, total)
+            await self.stand_at(end)
+        return total.evaluated()
+
+    async def stand_at(self, place: Place) -> None:
+        """Note how far the feed is evaluated."""
+        await self._connection.execute(
+            QUERIES["put_progress"], {"transaction": place.transaction, "change": place.change}
+        )
+
+    async def write(
+        self, rule: str, rule_id: int, resident: int, steps: Iterable[Step]
+    ) -> list[What]:
+        """Write what `reconcile` returned; return what was told."""
+        told: list[What] = []
+        for step in steps:
+            alert_id = await self._write_alert(rule, rule_id, resident, step.alert)
+            for what in step.told:
+                await self._tell(alert_id, what, aloud=not step.alert.is_note)
+                told.append(what)
+        return told
+
+    async def alerts_of(self, rule: str, residents: Sequence[int]) -> dict[int, list[Alert]]:
+        """Return the alerts of a rule that residents have, locked for this transaction."""
+        alerts: dict[int, list[Alert]] = defaultdict(list)
+        async with self._connection.cursor(row_factory=dict_row) as cursor:
+            await cursor.execute(QUERIES["alerts_of"], {"rule": rule, "residents": list(residents)})
+            for row in await cursor.fetchall():
+                alerts[row["resident_id"]].append(_alert(row))
+        return alerts
+
+    async def _rule(
+        self, found: RuleInForce, oldest: Mapping[int, int], now_ms: int, total: _Total
+    ) -> None:
+        # By the earliest change, so that one far back does not make a thousand others read as far.
+        residents = sorted(oldest, key=oldest.__getitem__)
+        if found.rule.marked_only:
+            cursor = await self._connection.execute(
+                QUERIES["marked"], {"rule": found.rule.name, "residents": residents}
+            )
+            marked = {resident for (resident,) in await cursor.fetchall()}
+            residents = [resident for resident in residents if resident in marked]
+        for first in range(0, len(residents), RESIDENTS_A_QUERY):
+            some = residents[first : first + RESIDENTS_A_QUERY]
+            await self._some(found, {who: oldest[who] for who in some}, now_ms, total)
+
+    async def _some(
+        self, found: RuleInForce, oldest: Mapping[int, int], now_ms: int, total: _Total
+    ) -> None:
+        rule = found.rule
+        alerts = await self.alerts_of(rule.name, list(oldest))
+        starts = {
+            resident: _start(rule, alerts[resident], changed_ms)
+            for resident, changed_ms in sorted(oldest.items())
+        }
+        residents = np.array(list(starts), np.int64)
+        start_ms = np.array(list(starts.values()), np.int64)
+        readings = await read_samples(
+            self._connection,
+            residents,
+            BY_NAME[rule.sign],
+            from_ms(int(start_ms.min()) - rule.reach_ms),
+        )
+        total.count(residents=len(residents), readings=len(readings))
+        by_resident = _episodes(rule, readings, Targets(), residents, start_ms)
+        for resident, start in starts.items():
+            concerned = [alert for alert in alerts[resident] if alert.episode.last_ms >= start]
+            steps = reconcile(by_resident.get(resident, []), concerned, now_ms)
+            total.told += await self.write(rule.name, found.rule_id, resident, steps)
+
+    async def _write_alert(self, rule: str, rule_id: int, resident: int, alert: Alert) -> int:
+        episode = alert.episode
+        columns = {
+            "alert_id": alert.alert_id,
+            "resident_id": resident,
+            "rule": rule,
+            "rule_id": rule_id,
+            "started_at": from_ms(episode.started_ms),
+            "last_at": from_ms(episode.last_ms),
+            "cleared_at": None if episode.cleared_ms is None else from_ms(episode.cleared_ms),
+            "alarm_at": None if episode.alarm_ms is None else from_ms(episode.alarm_ms),
+            "stage": int(episode.stage),
+            "readings": episode.readings,
+            "peak": episode.peak,
+            "is_note": alert.is_note,
+            "state": str(alert.state),
+        }
+        if alert.alert_id is not None:
+            await self._connection.execute(QUERIES["change_alert"], columns)
+            return alert.alert_id
+        cursor = await self._connection.execute(QUERIES["add_alert"], columns)
+        ((alert_id,),) = await cursor.fetchall()
+        return int(alert_id)
+
+    async def _tell(self, alert_id: int, what: What, *, aloud: bool) -> None:
+        cursor = await self._connection.execute(
+            QUERIES["add_event"],
+            {"alert_id": alert_id, "actor": SERVICE, "what": str(what), "note": None},
+        )
+        ((event_id,),) = await cursor.fetchall()
+        if aloud:
+            await self._connection.execute(QUERIES["tell_webhooks"], {"event_id": event_id})
+
+
+class _Total:
+    """Sums up a step."""
+
+    def __init__(self) -> None:
+        self.told: list[What] = []
+        self._residents = 0
+        self._readings = 0
+
+    def count(self, *, residents: int, readings: int) -> None:
+        self._residents += residents
+        self._readings += readings
+
+    def evaluated(self) -> Evaluated:
+        told = {what: self.told.count(what) for what in What if what in self.told}
+        return Evaluated(residents=self._residents, readings=self._readings, told=told)
+
+
+def _earliest(changes: Sequence[Change]) -> dict[int, dict[int, int]]:
+    """Return, by sign, each resident's earliest changed moment."""
+    resident = np.concatenate([change.changed.resident for change in changes])
+    sign = np.concatenate([change.changed.sign for change in changes])
+    oldest_ms = np.concatenate([change.changed.oldest_ms for change in changes])
+    order = np.lexsort((oldest_ms, resident, sign))
+    by_sign: dict[int, dict[int, int]] = {code: {} for code in BY_CODE}
+    for place in order[::-1].tolist():  # the earliest comes last, and stays
+        by_sign.setdefault(int(sign[place]), {})[int(resident[place])] = int(oldest_ms[place])
+    return by_sign
+
+
+def _start(rule: AlertRule, alerts: Sequence[Alert], changed_ms: int) -> int:
+    """Return from where on the rule is to be evaluated anew after a change."""
+    start = changed_ms
+    for alert in reversed(alerts):  # by start: an extension backwards may reach a further one
+        end = max(alert.episode.last_ms, alert.episode.cleared_ms or 0)
+        if end + rule.gap_ms + rule.reach_ms >= start:
+            start = min(start, alert.episode.started_ms)
+    return max(start, changed_ms - HISTORY_MS)
+
+
+def _episodes(
+    rule: AlertRule,
+    readings: Samples,
+    targets: Targets,
+    residents: npt.NDArray[np.int64],
+    start_ms: npt.NDArray[np.int64],
+) -> dict[int, list[Episode]]:
+    points = evaluate(rule, readings, targets)
+    place = np.searchsorted(residents, points.resident)
+    kept = points.at_ms >= start_ms[place]
+    points = Points(
+        resident=points.resident[kept],
+        at_ms=points.at_ms[kept],
+        stage=points.stage[kept],
+        value=points.value[kept],
+    )
+    found = episodes_of(points, rule.gap_ms, low=rule.is_low)
+    by_resident: dict[int, list[Episode]] = defaultdict(list)
+    for index, resident in enumerate(found.resident.tolist()):
+        by_resident[resident].append(_episode(found, index))
+    return by_resident
+
+
+def _episode(found: Episodes, index: int) -> Episode:
+    cleared_ms, alarm_ms = int(found.cleared_ms[index]), int(found.alarm_ms[index])
+    return Episode(
+        started_ms=int(found.started_ms[index]),
+        last_ms=int(found.last_ms[index]),
+        cleared_ms=None if cleared_ms < 0 else cleared_ms,
+        alarm_ms=None if alarm_ms < 0 else alarm_ms,
+        stage=Stage(int(found.stage[index])),
+        readings=int(found.readings[index]),
+        peak=float(found.peak[index]),
+    )
+
+
+def _alert(row: Mapping[str, Any]) -> Alert:
+    def ms(name: str) -> int | None:
+        return None if row[name] is None else ms_since_epoch(row[name])
+
+    return Alert(
+        alert_id=row["alert_id"],
+        episode=Episode(
+            started_ms=ms_since_epoch(row["started_at"]),
+            last_ms=ms_since_epoch(row["last_at"]),
+            cleared_ms=ms("cleared_at"),
+            alarm_ms=ms("alarm_at"),
+            stage=Stage(row["stage"]),
+            readings=row["readings"],
+            peak=row["peak"],
+        ),
+        is_note=row["is_note"],
+        state=State(row["state"]),
+    )

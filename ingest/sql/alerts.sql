@@ -1,0 +1,234 @@
+-- Alerts (ingest.alerts).
+
+-- name: was_ever
+-- Whether a rule ever stood there.
+SELECT 1 FROM alert_rule WHERE name = %(name)s LIMIT 1
+
+-- name: rules
+-- The rules in force.
+SELECT rule_id, name, definition, enabled, changed_by, changed_at
+FROM alert_rule
+WHERE superseded_at IS NULL
+ORDER BY name
+
+-- name: supersede
+-- What held until now.
+UPDATE alert_rule SET superseded_at = now() WHERE name = %(name)s AND superseded_at IS NULL
+
+-- name: enter
+-- What holds from now on.
+INSERT INTO alert_rule (name, definition, enabled, changed_by)
+VALUES (%(name)s, %(definition)s, %(enabled)s, %(by)s)
+
+-- name: take_turn
+-- Be the one that evaluates, until the connection ends.
+SELECT pg_try_advisory_lock(18502, 0)
+
+-- name: progress
+-- Where the evaluation stands.
+SELECT transaction_id, change_id FROM alert_progress
+
+-- name: put_progress
+-- Move it on, in the transaction that evaluates.
+INSERT INTO alert_progress (transaction_id, change_id) VALUES (%(transaction)s, %(change)s)
+ON CONFLICT (one) DO UPDATE SET transaction_id = %(transaction)s, change_id = %(change)s
+
+-- name: forget_progress
+-- A rule has changed: evaluate everything again.
+DELETE FROM alert_progress
+
+-- name: all_residents
+-- Whose readings of a sign there are, from a moment on: to begin anew. One look-up by index each.
+SELECT r.resident_id
+FROM resident r
+WHERE EXISTS (
+    SELECT FROM measurement m
+    WHERE m.resident_id = r.resident_id AND m.sign = %(sign)s AND m.measured_at >= %(from_at)s
+)
+
+-- name: marked
+-- Which of the residents are marked for a rule.
+SELECT resident_id FROM alert_mark WHERE rule = %(rule)s AND resident_id = ANY(%(residents)s)
+
+-- name: alerts_of
+-- The alerts of a rule that residents have, whatever their state.
+SELECT
+    alert_id, resident_id, started_at, last_at, cleared_at, alarm_at, stage, readings, peak, is_note,
+    state
+FROM alert
+WHERE rule = %(rule)s AND resident_id = ANY(%(residents)s)
+ORDER BY resident_id, started_at
+FOR UPDATE
+
+-- name: add_alert
+-- A new episode.
+INSERT INTO alert (
+    resident_id, rule, rule_id, started_at, last_at, cleared_at, alarm_at, stage, readings, peak,
+    is_note, state
+)
+VALUES (
+    %(resident_id)s, %(rule)s, %(rule_id)s, %(started_at)s, %(last_at)s, %(cleared_at)s,
+    %(alarm_at)s, %(stage)s, %(readings)s, %(peak)s, %(is_note)s, %(state)s
+)
+RETURNING alert_id
+
+-- name: change_alert
+-- An episode that has gone on, or that later readings have changed.
+UPDATE alert
+SET
+    rule_id = %(rule_id)s, started_at = %(started_at)s, last_at = %(last_at)s,
+    cleared_at = %(cleared_at)s, alarm_at = %(alarm_at)s, stage = %(stage)s,
+    readings = %(readings)s, peak = %(peak)s, is_note = %(is_note)s, state = %(state)s,
+    changed_at = now()
+WHERE alert_id = %(alert_id)s
+
+-- name: add_event
+-- What happened to an alert.
+INSERT INTO alert_event (alert_id, actor, what, note)
+VALUES (%(alert_id)s, %(actor)s, %(what)s, %(note)s)
+RETURNING event_id
+
+-- name: tell_webhooks
+-- One delivery of an event for each webhook in force.
+INSERT INTO webhook_delivery (webhook_id, event_id)
+SELECT webhook_id, %(event_id)s FROM webhook WHERE ended_at IS NULL
+ON CONFLICT DO NOTHING
+
+-- name: silent
+-- Residents marked for the rule no-readings, with their latest reading and the alert that is open.
+SELECT
+    mark.resident_id, mark.days, mark.marked_at,
+    (
+        SELECT max(latest.measured_at)
+        FROM unnest(%(signs)s::smallint[]) AS given (sign)
+        CROSS JOIN LATERAL (
+            SELECT m.measured_at FROM measurement m
+            WHERE m.resident_id = mark.resident_id AND m.sign = given.sign
+            ORDER BY m.measured_at DESC LIMIT 1
+        ) AS latest
+    ) AS last_at
+FROM alert_mark mark
+WHERE mark.rule = %(rule)s AND mark.resident_id > %(after)s
+ORDER BY mark.resident_id
+LIMIT %(limit)s
+
+-- name: troubled
+-- Devices that are linked now, with what of theirs was kept apart lately for reasons of the device.
+SELECT l.resident_id, max(q.quarantined_at), min(q.quarantined_at), count(*)
+FROM quarantine q
+JOIN device d ON ('x' || lpad(replace(d.address, ':', ''), 16, '0'))::bit(64)::bigint = q.device
+JOIN link l USING (device_id)
+WHERE q.state = 'waiting' AND q.reason = ANY(%(reasons)s)
+    AND q.quarantined_at > now() - %(days)s * interval '1 day'
+    AND l.superseded_at IS NULL AND l.during @> now()
+GROUP BY l.resident_id
+HAVING count(*) >= %(entries)s
+
+-- name: open_of_rule
+-- Who has an alert of a rule that is not over.
+SELECT DISTINCT resident_id FROM alert
+WHERE rule = %(rule)s AND state IN ('open', 'acknowledged') AND cleared_at IS NULL
+
+-- name: list
+-- Alerts, newest first. Filters that are null do not filter.
+SELECT
+    a.public_id, r.public_id AS resident, a.rule, a.stage, a.state, a.is_note, a.started_at, a.last_at,
+    a.cleared_at, a.readings, a.raised_at
+FROM alert a
+JOIN resident r USING (resident_id)
+WHERE (%(states)s::text[] IS NULL OR a.state = ANY(%(states)s))
+    AND (%(resident)s::uuid IS NULL OR r.public_id = %(resident)s)
+    AND (%(rule)s::text IS NULL OR a.rule = %(rule)s)
+ORDER BY a.started_at DESC, a.alert_id DESC
+LIMIT %(limit)s
+
+-- name: settle
+-- Acknowledge or resolve an alert.
+UPDATE alert SET state = %(state)s, changed_at = now()
+WHERE public_id = %(alert)s AND state = ANY(%(from_states)s)
+RETURNING alert_id, resident_id
+
+-- name: mark
+-- Mark a resident for a rule; marking again changes the days.
+INSERT INTO alert_mark (resident_id, rule, days, marked_by)
+SELECT resident_id, %(rule)s, %(days)s, %(by)s FROM resident WHERE public_id = %(resident)s
+ON CONFLICT (resident_id, rule) DO UPDATE SET days = %(days)s, marked_by = %(by)s
+RETURNING resident_id
+
+-- name: unmark
+-- Take a mark back.
+DELETE FROM alert_mark
+WHERE rule = %(rule)s
+    AND resident_id = (SELECT resident_id FROM resident WHERE public_id = %(resident)s)
+RETURNING resident_id
+
+-- name: add_webhook
+-- Tell this address from now on.
+INSERT INTO webhook (url, created_by) VALUES (%(url)s, %(by)s)
+ON CONFLICT (url) WHERE ended_at IS NULL DO UPDATE SET url = %(url)s
+RETURNING webhook_id
+
+-- name: end_webhook
+-- Tell it no longer; what waits is given up.
+WITH ended AS (
+    UPDATE webhook SET ended_at = now() WHERE webhook_id = %(webhook)s AND ended_at IS NULL
+    RETURNING webhook_id
+)
+UPDATE webhook_delivery SET state = 'dead', last_error = 'the webhook was ended'
+FROM ended
+WHERE webhook_delivery.webhook_id = ended.webhook_id AND state = 'waiting'
+
+-- name: webhooks
+-- Whom to tell, and how that goes.
+SELECT
+    w.webhook_id, w.url, w.created_at, w.ended_at,
+    count(*) FILTER (WHERE d.state = 'waiting') AS waiting,
+    count(*) FILTER (WHERE d.state = 'delivered') AS delivered,
+    count(*) FILTER (WHERE d.state = 'dead') AS dead
+FROM webhook w
+LEFT JOIN webhook_delivery d USING (webhook_id)
+GROUP BY w.webhook_id
+ORDER BY w.webhook_id
+
+-- name: due
+-- Deliveries to try now.
+SELECT
+    d.delivery_id, d.webhook_id, w.url, d.attempts, e.event_id, e.what, e.at, a.public_id AS alert,
+    r.public_id AS resident, a.rule, a.stage, a.state, a.started_at, a.last_at, a.cleared_at
+FROM webhook_delivery d
+JOIN webhook w USING (webhook_id)
+JOIN alert_event e USING (event_id)
+JOIN alert a USING (alert_id)
+JOIN resident r USING (resident_id)
+WHERE d.state = 'waiting' AND d.due_at <= now() AND w.ended_at IS NULL
+ORDER BY d.due_at
+LIMIT %(limit)s
+
+-- name: delivered
+-- It was taken.
+UPDATE webhook_delivery
+SET state = 'delivered', attempts = attempts + 1, last_error = NULL
+WHERE delivery_id = %(delivery)s
+
+-- name: put_off
+-- It was not; try again, or give it up as a dead letter.
+UPDATE webhook_delivery
+SET
+    attempts = attempts + 1, last_error = %(error)s,
+    state = CASE WHEN attempts + 1 >= %(attempts_max)s THEN 'dead' ELSE 'waiting' END,
+    due_at = now() + %(wait_s)s * interval '1 second'
+WHERE delivery_id = %(delivery)s
+RETURNING state
+
+-- name: revive
+-- Try dead letters of webhooks in force again.
+UPDATE webhook_delivery SET state = 'waiting', attempts = 0, due_at = now()
+WHERE state = 'dead'
+    AND webhook_id IN (SELECT webhook_id FROM webhook WHERE ended_at IS NULL)
+    AND (%(webhook)s::integer IS NULL OR webhook_id = %(webhook)s)
+
+-- name: last_month_ms
+-- Now, and a month ago.
+SELECT
+    (extract(epoch FROM now()) * 1000)::bigint,
+    (extract(epoch FROM now() - interval '31 days') * 1000)::bigint

@@ -1,0 +1,311 @@
+"""Alerts from stored readings: raised once, right again after late data, told to webhooks."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import json
+import random
+from collections.abc import AsyncIterator, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from itertools import count
+from threading import Thread
+from typing import Any
+
+import pytest
+
+from gateway.errors import UsageError
+from gateway.measurement import Measurement
+from gateway.platform.postgres import AsyncConnection, connect, connect_blocking
+from ingest.alerts import desk
+from ingest.alerts.app import follow
+from ingest.alerts.delivery import ATTEMPTS_MAX, Deliverer, open_client, signature
+from ingest.alerts.evaluator import Evaluator
+from ingest.alerts.reconcile import State
+from ingest.alerts.rules import SILENCE, change_rule, rules_in_force, seed_rules
+from ingest.alerts.silence import look_for_silence
+from ingest.store import Store
+from tests.flushes import committed
+from tests.worlds import a_message, a_pressure, enter_registry, query
+
+pytestmark = pytest.mark.integration
+
+BY = ("cli:test", "here")
+SETTLED_S_MAX = 60.0
+_sequences = count(1)
+NOW = datetime.now(UTC).replace(microsecond=0)
+
+
+@pytest.fixture
+async def connection(database: str) -> AsyncIterator[AsyncConnection]:
+    enter_registry(database)
+    with connect_blocking(database, application="hearth-tests") as seeding:
+        seed_rules(seeding)
+    async with await connect(database, application="hearth-tests", autocommit=True) as session:
+        yield session
+
+
+def severe(at: datetime, systolic: int = 185) -> Measurement:
+    return a_pressure(Decimal(systolic), Decimal(95), at=at)
+
+
+async def arrive(connection: AsyncConnection, *flushes: Sequence[Measurement]) -> None:
+    """Let readings arrive, a flush each, and evaluate after each."""
+    store = Store(connection)
+    for flush in flushes:
+        await committed(store, a_message(*flush, sequence=next(_sequences)))
+        await evaluate(connection)
+
+
+async def evaluate(connection: AsyncConnection) -> None:
+    """Evaluate all that has changed; another test's transaction may hold the feed up a while."""
+    async with asyncio.timeout(SETTLED_S_MAX):
+        while await _behind(connection):
+            if await follow(connection, Evaluator(connection)) is None:
+                await asyncio.sleep(0.05)
+
+
+async def _behind(connection: AsyncConnection) -> bool:
+    cursor = await connection.execute(
+        "SELECT (SELECT max(change_id) FROM change) IS DISTINCT FROM"
+        " (SELECT max(change_id) FROM alert_progress)"
+    )
+    ((behind,),) = await cursor.fetchall()
+    return bool(behind)
+
+
+def alerts(database: str) -> list[tuple[Any, ...]]:
+    return query(
+        database,
+        "SELECT rule, stage, state, is_note, started_at, cleared_at, readings FROM alert"
+        " ORDER BY started_at",
+    )
+
+
+def events(database: str) -> list[str]:
+    return [what for (what,) in query(database, "SELECT what FROM alert_event ORDER BY event_id")]
+
+
+async def test_one_severe_reading_asks_and_the_next_one_alarms(
+    connection: AsyncConnection, database: str
+) -> None:
+    first = NOW - timedelta(minutes=30)
+    await arrive(connection, [severe(first)])
+    assert alerts(database) == [("pressure-crisis", 1, "open", False, first, None, 1)]
+    await arrive(connection, [severe(first + timedelta(minutes=5))])
+    assert alerts(database) == [("pressure-crisis", 2, "open", False, first, None, 2)]
+    assert events(database) == ["asked", "raised"]
+
+
+async def test_a_repeat_that_is_well_settles_the_alert(
+    connection: AsyncConnection, database: str
+) -> None:
+    first = NOW - timedelta(minutes=30)
+    well = first + timedelta(minutes=5)
+    await arrive(connection, [severe(first)], [severe(well, systolic=140)])
+    assert alerts(database) == [("pressure-crisis", 1, "resolved", False, first, well, 1)]
+
+
+async def test_many_severe_readings_are_one_alert(
+    connection: AsyncConnection, database: str
+) -> None:
+    start = NOW - timedelta(hours=2)
+    flushes = [[severe(start + timedelta(minutes=5 * place))] for place in range(12)]
+    await arrive(connection, *flushes)
+    ((_rule, stage, state, _note, started_at, _cleared, readings),) = alerts(database)
+    assert (stage, state, started_at, readings) == (2, "open", start, 12)
+    assert events(database) == ["asked", "raised"]
+
+
+async def test_readings_that_come_weeks_late_are_a_note_and_no_alarm(
+    connection: AsyncConnection, database: str
+) -> None:
+    long_ago = NOW - timedelta(days=20)
+    await arrive(connection, [severe(long_ago), severe(long_ago + timedelta(minutes=5))])
+    ((_rule, _stage, state, is_note, *_rest),) = alerts(database)
+    assert (state, is_note) == ("open", True)
+    assert events(database) == ["noted"]
+
+
+async def test_any_order_of_arrival_gives_the_same_alerts(
+    connection: AsyncConnection, database: str
+) -> None:
+    chosen = random.Random(5)  # noqa: S311 - a test's own order
+    month = [
+        severe(NOW - timedelta(days=day, hours=hour, minutes=minute), chosen.choice((130, 185)))
+        for day in range(0, 28, 3)
+        for hour in (2, 13)
+        for minute in (0, 6, 11)
+    ]
+    found = []
+    for _ in range(3):
+        chosen.shuffle(month)
+        await arrive(connection, *(month[place : place + 7] for place in range(0, len(month), 7)))
+        live = [alert for alert in alerts(database) if alert[2] != State.WITHDRAWN]
+        found.append([(rule, stage, at, end, n) for rule, stage, _s, _n, at, end, n in live])
+        await connection.execute(
+            "TRUNCATE measurement, batch, alert, alert_event, alert_progress, webhook_delivery"
+        )
+        Store(connection).forget_devices()
+    assert found[0]
+    assert found[0] == found[1] == found[2]
+
+
+async def test_a_changed_rule_is_evaluated_again_and_kept_with_who_changed_it(
+    connection: AsyncConnection, database: str
+) -> None:
+    first = NOW - timedelta(minutes=30)
+    await arrive(connection, [severe(first, 175), severe(first + timedelta(minutes=5), 176)])
+    assert alerts(database) == []
+    with connect_blocking(database, application="hearth-tests") as desk_connection:
+        changed = change_rule(
+            desk_connection,
+            "pressure-crisis",
+            parameters={"severe_systolic_mmhg": 170},
+            enabled=None,
+            by=BY,
+        )
+    assert changed.changed_by == BY[0]
+    await evaluate(connection)
+    assert [alert[:3] for alert in alerts(database)] == [("pressure-crisis", 2, "open")]
+    versions = query(
+        database,
+        "SELECT changed_by, superseded_at IS NULL FROM alert_rule WHERE name = 'pressure-crisis'"
+        " ORDER BY rule_id",
+    )
+    assert versions == [("service:alerts", False), ("cli:test", True)]
+    assert query(database, "SELECT action FROM audit") == [("alert_rule.change",)]
+
+
+async def test_people_acknowledge_and_resolve_with_a_note_once_each(
+    connection: AsyncConnection, database: str
+) -> None:
+    await arrive(
+        connection, [severe(NOW - timedelta(minutes=9)), severe(NOW - timedelta(minutes=2))]
+    )
+    ((public_id,),) = query(database, "SELECT public_id FROM alert")
+    with connect_blocking(database, application="hearth-tests") as session:
+        desk.settle(session, public_id, State.ACKNOWLEDGED, note="called", by=BY)
+        with pytest.raises(UsageError, match="acknowledged already"):
+            desk.settle(session, public_id, State.ACKNOWLEDGED, note=None, by=BY)
+        desk.settle(session, public_id, State.RESOLVED, note=None, by=BY)
+    said = query(database, "SELECT actor, what, note FROM alert_event WHERE actor = 'cli:test'")
+    assert said == [("cli:test", "acknowledged", "called"), ("cli:test", "resolved", None)]
+    audited = query(database, "SELECT action, resident_id FROM audit ORDER BY audit_id")
+    assert audited == [("alert.acknowledged", 101), ("alert.resolved", 101)]
+
+
+async def test_who_is_marked_and_does_not_measure_is_told_until_they_do(
+    connection: AsyncConnection, database: str
+) -> None:
+    ((resident,),) = query(database, "SELECT public_id FROM resident WHERE resident_id = 101")
+    with connect_blocking(database, application="hearth-tests") as session:
+        desk.mark(session, resident, SILENCE, 2, BY)
+        rule_id = {found.rule.name: found.rule_id for found in rules_in_force(session)}[SILENCE]
+    query(database, "UPDATE alert_mark SET marked_at = now() - interval '30 days'")
+    await arrive(connection, [severe(NOW - timedelta(days=5), 130)])
+    evaluator = Evaluator(connection)
+    now_ms = round(NOW.timestamp() * 1000)
+    await look_for_silence(connection, evaluator, rule_id, now_ms)
+    await look_for_silence(connection, evaluator, rule_id, now_ms + 300_000)
+    silent = ("no-readings", 2, "open", False, NOW - timedelta(days=3), None, 0)
+    assert alerts(database) == [silent]
+    await arrive(connection, [severe(NOW - timedelta(hours=1), 130)])
+    await look_for_silence(connection, evaluator, rule_id, now_ms + 600_000)
+    assert [alert[5] for alert in alerts(database)] == [NOW - timedelta(hours=1)]
+    assert events(database) == ["raised", "cleared"]
+
+
+class _Receiver(BaseHTTPRequestHandler):
+    """Takes deliveries, after refusing as many as it is told to."""
+
+    refusals = 0
+    taken: list[tuple[dict[str, str], bytes]]
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        refuse = type(self).refusals > 0
+        type(self).refusals -= refuse
+        if not refuse:
+            self.taken.append((dict(self.headers), body))
+        self.send_response(503 if refuse else 204)
+        self.end_headers()
+
+    def log_message(self, *_arguments: object) -> None:
+        pass
+
+
+@pytest.fixture
+def receiver() -> Iterator[tuple[type[_Receiver], str]]:
+    handler = type("Receiver", (_Receiver,), {"taken": []})
+    with HTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        yield handler, f"http://127.0.0.1:{server.server_port}/hook"
+        server.shutdown()
+        thread.join()
+
+
+async def _deliver(connection: AsyncConnection, rounds: int = 1) -> None:
+    deliverer = Deliverer(connection, lambda _webhook: "the key")
+    async with open_client() as client:
+        for _ in range(rounds):
+            await connection.execute("UPDATE webhook_delivery SET due_at = now()")
+            await deliverer.deliver_due(client)
+
+
+async def test_webhooks_are_told_signed_and_again_until_they_take_it(
+    connection: AsyncConnection, database: str, receiver: tuple[type[_Receiver], str]
+) -> None:
+    handler, url = receiver
+    handler.refusals = 2
+    with connect_blocking(database, application="hearth-tests") as session:
+        desk.add_webhook(session, url, BY)
+    await arrive(connection, [severe(NOW - timedelta(minutes=9))])
+    await _deliver(connection, rounds=4)
+    ((headers, body),) = handler.taken
+    at_s = headers["Hearth-Signature"].removeprefix("t=").partition(",")[0]
+    mac = hmac.new(b"the key", f"{at_s}.".encode() + body, hashlib.sha256).hexdigest()
+    assert headers["Hearth-Signature"] == f"t={at_s},v1={mac}"
+    told = json.loads(body)
+    assert (told["what"], told["rule"], told["stage"]) == ("asked", "pressure-crisis", 1)
+    assert "185" not in body.decode()  # opaque ids and times only
+    assert query(database, "SELECT state, attempts FROM webhook_delivery") == [("delivered", 3)]
+
+
+async def test_what_nobody_takes_becomes_a_dead_letter_that_can_be_revived(
+    connection: AsyncConnection, database: str, receiver: tuple[type[_Receiver], str]
+) -> None:
+    handler, url = receiver
+    handler.refusals = 10**6
+    with connect_blocking(database, application="hearth-tests") as session:
+        desk.add_webhook(session, url, BY)
+    await arrive(connection, [severe(NOW - timedelta(minutes=9))])
+    await _deliver(connection, rounds=ATTEMPTS_MAX)
+    dead = query(database, "SELECT state, attempts, last_error FROM webhook_delivery")
+    assert dead == [("dead", ATTEMPTS_MAX, "HTTP 503")]
+    handler.refusals = 0
+    with connect_blocking(database, application="hearth-tests") as session:
+        assert desk.revive(session, None) == 1
+    await _deliver(connection)
+    assert len(handler.taken) == 1
+
+
+@pytest.mark.parametrize(
+    "url", ["http://example.org/x", "https://u:p@example.org/", "ftp://x", "x"]
+)
+def test_a_webhook_beyond_this_machine_must_be_https_and_bear_no_secret(
+    database: str, url: str
+) -> None:
+    with (
+        connect_blocking(database, application="hearth-tests") as session,
+        pytest.raises(UsageError),
+    ):
+        desk.add_webhook(session, url, BY)
+
+
+def test_a_signature_is_of_time_and_body() -> None:
+    assert signature("k", 1, b"x") != signature("k", 2, b"x") != signature("k", 2, b"y")

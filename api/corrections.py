@@ -132,6 +132,7 @@ def undo(connection: Connection, correction_id: int, author: Author) -> Correcti
         connection.execute(
             _QUERIES["plan_undo"], place | {"kept_flags": _KEPT_FLAGS, "decided": _DECIDED}
         )
+        connection.execute(_QUERIES["count_given"])
         connection.execute(_QUERIES["remember_given"], place)
         connection.execute(_QUERIES["move_given"], place)
         restored = connection.execute(

@@ -192,13 +192,17 @@ SELECT
         AS flags
 FROM measurement AS m
 JOIN correction AS undone ON undone.correction_id = %(undoes)s
-LEFT JOIN attribution AS before
-    ON before.correction_id = undone.correction_id
-    AND before.device_id = m.device_id
-    AND before.user_slot = m.user_slot
-    AND before.sign = m.sign
-    AND before.identity_time = m.identity_time
-    AND before.measured_at = m.measured_at
+LEFT JOIN LATERAL (
+    SELECT a.correction_id, a.resident_id, a.flags
+    FROM attribution AS a
+    WHERE a.correction_id = undone.correction_id
+        AND a.device_id = m.device_id
+        AND a.user_slot = m.user_slot
+        AND a.sign = m.sign
+        AND a.identity_time = m.identity_time
+        AND a.measured_at = m.measured_at
+    OFFSET 0 -- a look-up for each, whatever the planner thinks of the numbers
+) AS before ON true
 LEFT JOIN link
     ON link.device_id = m.device_id
     AND link.user_slot = m.user_slot
@@ -223,7 +227,12 @@ WHERE m.device_id = %(device_id)s
             AND later.sign = m.sign
             AND later.identity_time = m.identity_time
             AND later.measured_at = m.measured_at
+        OFFSET 0
     )
+
+-- name: count_given
+-- The planner has to know how many they are.
+ANALYZE given_back
 
 -- name: remember_given
 -- Keep whose the readings were thought to be.

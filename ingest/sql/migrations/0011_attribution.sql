@@ -124,7 +124,9 @@ CREATE TABLE attribution (
 );
 CREATE INDEX attribution_of_reading
     ON attribution (device_id, user_slot, sign, identity_time, measured_at);
-CREATE INDEX attribution_of_correction ON attribution (correction_id);
+-- All of the reading's key too: without statistics the planner then has no bad choice.
+CREATE INDEX attribution_of_correction
+    ON attribution (correction_id, device_id, user_slot, sign, identity_time, measured_at);
 COMMENT ON TABLE attribution IS 'whose readings were thought to be before each correction';
 COMMENT ON COLUMN attribution.next_resident_id IS 'whose the correction made it';
 

@@ -31,6 +31,12 @@ _DAYS = 90
 _GUEST_SHARE = 0.02
 _CLAIMED = 3
 _CLAIMED_LATER = 2
+_COUPLE, _SIMILAR, _CHILD, _ADULTS = range(4)
+_KINDS = (0.5, 0.15, 0.2, 0.15)
+"""How many households are a couple, a couple of similar weight, have a child, have three adults."""
+_MORNING_SHARE = 0.7
+_OFF_HABIT_SHARE = 0.15
+_STATED_SHARE = 0.5
 _LATEST_A_HOUSEHOLD = 8
 """So many readings of each household are also judged as they came, with what came before only."""
 
@@ -108,17 +114,20 @@ def measured(seed: int, households: int) -> tuple[Score, Score]:
 def simulate(seed: int) -> Simulated:
     """Return the household of a seed."""
     generator = default_rng([seed])
-    kind = generator.choice(4, p=[0.5, 0.15, 0.2, 0.15])
-    bodies, growths = zip(*_members(int(kind), seed, generator), strict=True)
+    kind = int(generator.choice(len(_KINDS), p=_KINDS))
+    bodies, growths = zip(*_members(kind, seed, generator), strict=True)
     rows: list[tuple[float, float, float, int]] = []
     for member, (body, growth) in enumerate(zip(bodies, growths, strict=True)):
-        habit = generator.normal(7, 0.7) if generator.random() < 0.7 else generator.normal(20.5, 1)
+        early = generator.random() < _MORNING_SHARE
+        habit = generator.normal(7, 0.7) if early else generator.normal(20.5, 1)
         for day in range(_DAYS):
             if generator.random() < 0.35 + 0.5 * (member == 0):
                 hour = generator.normal(habit, 1)
-                if generator.random() < 0.15:
+                if generator.random() < _OFF_HABIT_SHARE:
                     hour = generator.uniform(6, 23)
-                rows.append(_weighed(body, growth, day, float(np.clip(hour, 0, 23.9)), member, generator))
+                rows.append(
+                    _weighed(body, growth, day, float(np.clip(hour, 0, 23.9)), member, generator)
+                )
     for _guest in range(generator.binomial(len(rows), _GUEST_SHARE)):
         body = _body(int(generator.integers(1 << 30)), generator, float(generator.integers(8, 80)))
         day, hour = int(generator.integers(_DAYS)), float(generator.uniform(8, 22))
@@ -128,7 +137,7 @@ def simulate(seed: int) -> Simulated:
     truth = who.astype(np.int64)
     said = np.full(len(rows), UNKNOWN, np.int64)
     usual = np.full(len(bodies), np.nan)
-    states = generator.random() < 0.5
+    states = generator.random() < _STATED_SHARE
     for member, body in enumerate(bodies):
         if states:  # as people say it: in whole kilograms, not quite right
             usual[member] = round(generator.normal(body.levels["body_weight_kg"], 1.0))
@@ -166,18 +175,18 @@ def _members(kind: int, seed: int, generator: Generator) -> Iterator[tuple[Body,
     """Yield each member and what they grow, kg a day."""
     first = _body(seed, generator, float(generator.integers(25, 85)))
     yield first, 0.0
-    if kind == 1:  # a couple of similar weight
+    if kind == _SIMILAR:
         apart = generator.choice([-1, 1]) * generator.uniform(1, 4)
         second = _body(seed + 1, generator, 60.0)
         level = first.levels["body_weight_kg"] + apart
         yield replace(second, levels={**second.levels, "body_weight_kg": level}), 0.0
         return
     yield _body(seed + 1, generator, float(generator.integers(25, 85))), 0.0
-    if kind == 2:  # and a child
+    if kind == _CHILD:
         age = float(generator.uniform(4, 15))
         child = _body(seed + 2, generator, age)
         yield child, generator.uniform(2, 6) / 365
-    if kind == 3:  # and a third adult
+    if kind == _ADULTS:
         yield _body(seed + 2, generator, float(generator.integers(20, 85))), 0.0
 
 

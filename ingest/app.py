@@ -17,6 +17,7 @@ from gateway.platform.logs import get_logger
 from gateway.platform.postgres import connect
 from gateway.platform.service import run_until_signalled
 from ingest import metrics
+from ingest.attribution.settle import settle_due
 from ingest.batches import Flush
 from ingest.following import Follower
 from ingest.leases import PERIOD_S, Leases
@@ -29,6 +30,8 @@ from ingest.verdicts import Verdict
 
 HELD_BYTES_MAX = 256 * 1024 * 1024
 """Above this the lanes stop reading; the broker, and behind it the hubs, keep the rest."""
+SETTLE_PERIOD_S = 1.0
+"""How often a worker looks for shared slots that are due."""
 BACKOFF = Backoff(first_s=0.2, longest_s=5.0)
 WAITING_FOR_A_LINK = Filter(reasons=(Verdict.UNLINKED, Verdict.DEVICE_UNKNOWN), linked=True)
 _NOTHING = np.empty(0, np.int32)
@@ -80,6 +83,7 @@ class Worker:
         group.create_task(self._pipeline.commit_forever())
         group.create_task(self._hold_lanes(group))
         group.create_task(self._replay_linked())
+        group.create_task(self._settle_due())
 
     def not_ready(self) -> str | None:
         """Return why the worker cannot take messages now, None when it can."""
@@ -139,6 +143,25 @@ class Worker:
             replayed = await replay(connection, self._registry.current(), which, by="ingest")
         if replayed.looked_at:
             _log.info("linked_replayed", stored=replayed.stored, of=replayed.looked_at)
+
+    async def _settle_due(self) -> None:
+        """Attribute the readings of shared slots that are due, within seconds."""
+        await self._registry.ready.wait()
+        failures = 0
+        while True:
+            try:
+                async with await connect(
+                    self._config.dsn, application="hearth-ingest-settle", autocommit=True
+                ) as connection:
+                    while True:
+                        settled = await settle_due(connection)
+                        metrics.count_settled(settled)
+                        failures = 0
+                        await asyncio.sleep(0 if settled.slots else SETTLE_PERIOD_S)
+            except UnavailableError as error:
+                failures += 1
+                _log.warning("settling_put_off", why=str(error))
+                await asyncio.sleep(BACKOFF.wait_s(failures))
 
     async def _hold_lanes(self, group: asyncio.TaskGroup) -> None:
         """Keep this worker's share of the lanes; without the database, none."""

@@ -27,7 +27,7 @@ from ingest.batches import RECORD_DTYPE
 from ingest.guard import hold_links
 from ingest.registry import Registry
 from ingest.rows import KIND_RECORD, rows_of, settle_within
-from ingest.store import changed_by
+from ingest.store import changed_by, due_slots
 from ingest.table import encode_measurements, send, settle_stored
 from ingest.verdicts import Verdict, judge, tables_of
 
@@ -196,7 +196,7 @@ async def _replay_once(
     places = places[verdict[places] == Verdict.STORED]
     clock = await connection.execute(_QUERIES["now_ms"])
     ((now_ms,),) = await clock.fetchall()
-    for stream in encode_measurements(rows, places, now_ms):
+    for stream in (*encode_measurements(rows, places, now_ms), *due_slots(rows, places)):
         await send(connection, stream)
     await record_change(connection, changed_by(rows, places), now_ms)
     await _settle(connection, readable, [int(value) for value in verdict], by)

@@ -133,6 +133,22 @@ def changed_by(rows: Rows, places: Places) -> Changed:
     )
 
 
+def due_slots(rows: Rows, places: Places) -> list[Stream]:
+    """Return the note that shared slots among the readings at `places` are to be settled."""
+    judged = rows.judged
+    shared = np.intersect1d(judged.candidates.place, places)
+    if not len(shared):
+        return []
+    slots = np.unique(
+        np.stack((judged.device_id[shared], rows.records["user_slot"][shared])), axis=1
+    )
+    columns = [
+        Column(name="device_id", type=Type.INT4, values=slots[0]),
+        Column(name="user_slot", type=Type.INT2, values=slots[1]),
+    ]
+    return [stream_of("attribution_due", columns)]
+
+
 class BatchIds:
     """Hands out batch ids from blocks that no other worker has, over a connection of its own."""
 
@@ -227,7 +243,9 @@ class Store:
             streams = encode_measurements(rows, places, prepared.stored_at_ms)
             changed = changed_by(rows, places)
         outcomes = _outcomes(flush, verdict, before)
-        for stream in (*_ledger(prepared, outcomes), *streams, *_kept_apart(prepared, verdict)):
+        kept_apart = _kept_apart(prepared, verdict)
+        due = due_slots(rows, places)
+        for stream in (*_ledger(prepared, outcomes), *streams, *kept_apart, *due):
             await send(self.connection, stream)
         await record_change(self.connection, changed, prepared.stored_at_ms)
         await self._keep_undecoded(prepared, outcomes)

@@ -219,6 +219,7 @@ def judge(
     shared = np.zeros(count, np.bool_)
     shared[candidates.place] = True
     rule(Verdict.UNLINKED, (resident_id == 0) & ~shared)
+    resident_id[shared] = 0  # nobody's until the household's history has been asked
     return Judged(
         verdict=verdict,
         detail=detail,

@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from bench.attribution import bench_attribution
 from bench.ingest import bench_ingest
 from bench.links import bench_links
 from bench.reassign import bench_reassign
@@ -19,6 +20,7 @@ from gateway.platform.embedded.services import start_services
 from gateway.platform.settings import load_settings
 
 BENCHES: dict[str, Callable[..., list[Result]]] = {
+    "attribution": bench_attribution,
     "ingest": bench_ingest,
     "links": bench_links,
     "reassign": bench_reassign,

@@ -207,9 +207,7 @@ def _predicted(view: _View, share: Floats, usual: float) -> Floats:
     return density
 
 
-def _with_exchanges(
-    view: _View, share: Floats, likelihood: Floats, probability: Floats
-) -> Floats:
+def _with_exchanges(view: _View, share: Floats, likelihood: Floats, probability: Floats) -> Floats:
     """Return the posterior with the chance that two members were taken for each other throughout.
 
     The readings alone do not tell who is who; what was said does: how much, is compared with the

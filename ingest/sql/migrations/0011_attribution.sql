@@ -5,6 +5,9 @@ COMMENT ON COLUMN measurement.resident_id IS '0: nobody yet, on the worklist';
 COMMENT ON COLUMN measurement.flags IS
     'bit 0: artefact, left out of averages; 1: unusual for the resident; 2: attributed by the household''s history; 3: by a person';
 
+CREATE INDEX measurement_of_nobody ON measurement (device_id, user_slot, measured_at)
+    WHERE resident_id = 0;
+
 -- Every change of the registry, one row a key. A reader that has read the registry in a snapshot
 -- finds behind it exactly what committed since, whatever order transactions committed in.
 CREATE TABLE registry_change (
@@ -59,6 +62,18 @@ BEGIN
         INSERT INTO registry_change (kind, key) VALUES (3, NULL);
     ELSE
         INSERT INTO registry_change (kind, key) SELECT DISTINCT 3, device_id FROM changed;
+    END IF;
+    IF TG_TABLE_NAME = 'shared_link' THEN
+        INSERT INTO attribution_due (device_id, user_slot)
+        SELECT DISTINCT device_id, user_slot FROM changed;
+    ELSE -- readings that are nobody's may be somebody's now
+        INSERT INTO attribution_due (device_id, user_slot)
+        SELECT DISTINCT changed.device_id, changed.user_slot
+        FROM changed
+        JOIN measurement AS m
+            ON m.device_id = changed.device_id
+            AND m.user_slot = changed.user_slot
+            AND m.resident_id = 0;
     END IF;
     PERFORM pg_notify('hearth_registry', '');
     RETURN NULL;

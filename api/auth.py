@@ -17,12 +17,14 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from api.access import Principal, Role
 from api.problems import problem
 from gateway.errors import UsageError
+from gateway.platform.enrolment import ENROL_PATH, RENEW_PATH
 from gateway.platform.logs import get_logger
 from gateway.platform.secret_files import secret
 from gateway.platform.settings import Settings
 
-OPEN_PATHS = frozenset({"/healthz", "/readyz"})
-"""What a probe asks without a token; nothing in their answers needs one."""
+OPEN_PATHS = frozenset({"/healthz", "/readyz", ENROL_PATH, RENEW_PATH})
+"""What is asked without a token: by a probe, whose answer tells nothing, and by hubs, who have none
+yet and bring a proof of their own (api.enrolment)."""
 TOKEN_CHARS_MIN = 32
 """A shorter token could be guessed, so it is refused."""
 

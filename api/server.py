@@ -19,6 +19,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from api.app import create_app
 from api.archive import open_archive
+from api.enrolment import Office
 from gateway.errors import UsageError
 from gateway.platform.logs import get_logger
 from gateway.platform.service import run_until_signalled
@@ -47,6 +48,8 @@ class ApiConfig:
     token: str
     host: str
     port: int
+    office: Office | None = None
+    """None: hubs are not enrolled here."""
 
 
 async def run(config: ApiConfig) -> None:
@@ -74,7 +77,7 @@ async def serving(config: ApiConfig) -> AsyncIterator[int]:
         async with open_archive(config.dsn) as archive:
             server = _Server(
                 uvicorn.Config(
-                    create_app(archive, config.token),
+                    create_app(archive, config.token, config.office),
                     http=_BoundedH11,
                     ws="none",
                     lifespan="off",

@@ -133,7 +133,7 @@ def simulate(seed: int) -> Simulated:
         day, hour = int(generator.integers(_DAYS)), float(generator.uniform(8, 22))
         rows.append(_weighed(body, 0.0, day, hour, SOMEONE_ELSE, generator))
     rows.sort()
-    day, hour, value, who = (np.array(column) for column in zip(*rows, strict=True))
+    days, hours, values, who = (np.array(column) for column in zip(*rows, strict=True))
     truth = who.astype(np.int64)
     said = np.full(len(rows), UNKNOWN, np.int64)
     usual = np.full(len(bodies), np.nan)
@@ -145,9 +145,9 @@ def simulate(seed: int) -> Simulated:
             said[np.flatnonzero(truth == member)[:_CLAIMED]] = member
     return Simulated(
         household=Household(
-            day=day,
-            hour=hour,
-            value=value,
+            day=days,
+            hour=hours,
+            value=values,
             said=said,
             here=np.ones(len(rows), np.bool_),
             present=np.ones((len(rows), len(bodies)), np.bool_),

@@ -22,8 +22,10 @@ from edge.central import CentralSettings
 from edge.collector import Collector, CollectorSettings
 from edge.config import HubConfig, check_together
 from edge.counts import Counts, Gauges, HubMetrics, Watched
+from edge.enrolment import post_to
 from edge.hub_clock import hub_clock
 from edge.outbox import Limits
+from edge.renewal import Renewer
 from edge.session import Pace
 from edge.storage import Storage, StorageSettings, open_storage
 from edge.systemd import READY, STOPPING, notify, stay_alive
@@ -44,6 +46,7 @@ class _Hub:
     counts: Counts
     storage: Storage
     uplink: Uplink
+    renewer: Renewer
     collector: Collector | None = None
 
     def gauges(self) -> Gauges:
@@ -55,6 +58,7 @@ class _Hub:
             records=depth.records,
             undated=self.storage.undated,
             is_connected=self.uplink.is_connected,
+            certificate_left_s=self.renewer.left_s,
         )
 
     def not_ready(self) -> str | None:
@@ -98,6 +102,7 @@ async def run(
                 hub.collector = Collector(settings, bluez, hub.storage, hub.counts, tasks)
                 tasks.create_task(hub.storage.run())
                 tasks.create_task(hub.uplink.run())
+                tasks.create_task(hub.renewer.run())
                 hub.collector.start()
             tasks.create_task(stay_alive())
             _log.info("hubs_running", hubs=len(hubs), metrics_port=port)
@@ -117,6 +122,8 @@ async def _open(config: HubConfig) -> AsyncIterator[_Hub]:
             capacity=config.outbox.capacity,
             policy=config.outbox.at_capacity,
             batch_records=config.outbox.batch_records,
+            first=config.outbox.send_first,
+            kept_days=config.outbox.keep_receipted_days,
         ),
         batch_age_s=config.outbox.batch_age_ms / 1000,
     )
@@ -125,7 +132,8 @@ async def _open(config: HubConfig) -> AsyncIterator[_Hub]:
             hub=config.hub_id, started_at=datetime.now(UTC), broker=config.broker
         )
         uplink = Uplink(uplink_settings, storage, counts)
-        yield _Hub(config=config, counts=counts, storage=storage, uplink=uplink)
+        renewer = Renewer(config.hub.id, config.identity, post_to(config.enrolment.url), counts)
+        yield _Hub(config=config, counts=counts, storage=storage, uplink=uplink, renewer=renewer)
 
 
 def _collector_settings(

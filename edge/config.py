@@ -6,8 +6,11 @@ never in this one.
 
 from __future__ import annotations
 
+import json
+import os
 import tomllib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -24,7 +27,7 @@ from pydantic import (
 
 from edge.hub_clock import Trust
 from edge.identity import FOLDER, broker_of, read_identity
-from edge.outbox import CAPACITY_DEFAULT, CAPACITY_MIN, Policy
+from edge.outbox import CAPACITY_DEFAULT, CAPACITY_MIN, KEPT_DAYS_DEFAULT, Order, Policy
 from gateway.errors import UsageError
 from gateway.measurement import device_id
 from gateway.platform.broker_address import BrokerAddress
@@ -101,6 +104,8 @@ class OutboxSection(_Section):
     at_capacity: Policy = Policy.KEEP_OLDEST
     batch_records: Annotated[int, Field(ge=1, le=BATCH_RECORDS_MAX)] = 500
     batch_age_ms: Annotated[int, Field(ge=0, le=60_000)] = 200
+    send_first: Order = Order.OLDEST
+    keep_receipted_days: Annotated[int, Field(ge=0, le=366)] = KEPT_DAYS_DEFAULT
 
 
 class DeviceSection(_Section):
@@ -115,7 +120,7 @@ class HubConfig(_Section):
 
     hub: HubSection
     mqtt: MqttSection
-    enrolment: EnrolmentSection | None = None
+    enrolment: EnrolmentSection
     outbox: OutboxSection = OutboxSection()
     device: tuple[DeviceSection, ...] = ()
 
@@ -165,11 +170,17 @@ class HubConfig(_Section):
 
 
 def load_config(path: Path) -> HubConfig:
-    """Read a hub.toml.
+    """Read a hub.toml, of a hub that is enrolled.
 
     Raises:
         UsageError: it cannot be read or something in it is wrong; the text names it.
     """
+    config = _read_config(path)
+    _check_identity(config)
+    return config
+
+
+def _read_config(path: Path) -> HubConfig:
     try:
         with path.open("rb") as file:
             document = tomllib.load(file)
@@ -187,8 +198,80 @@ def load_config(path: Path) -> HubConfig:
             for fault in error.errors(include_input=False, include_url=False)
         )
         raise UsageError(f"配置有误 / the configuration {path} is wrong: {faults}") from error
-    _check_identity(config)
     return config
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a hub that is enrolled keeps its things; `is_new`: it has no hub.toml yet."""
+
+    data_dir: Path
+    is_new: bool
+
+    @property
+    def identity(self) -> Path:
+        """The folder of the hub's key and certificates."""
+        return self.data_dir / FOLDER
+
+
+def place_of(path: Path, data_dir: Path, hub: str) -> Place:
+    """Return where the hub's things are by its hub.toml, or are to be where there is none.
+
+    Raises:
+        UsageError: hub.toml is wrong, or another hub's.
+    """
+    if not path.exists():
+        folder = path.absolute().parent
+        # Before the code is used up.
+        if not os.access(folder, os.W_OK):
+            raise UsageError(f"无法写入目录 / cannot write a hub.toml into {folder}")
+        return Place(data_dir=data_dir.absolute(), is_new=True)
+    config = _read_config(path)
+    if config.hub.id != hub:
+        raise UsageError(
+            f"登记码属于另一网关 / the code is for hub {hub}, and {path} is hub {config.hub.id}'s: "
+            "请用 --config 另选文件 / choose another file with --config"
+        )
+    return Place(data_dir=config.hub.data_dir, is_new=False)
+
+
+_NEW_FILE = """\
+# 家庭网关的配置 / the configuration of a hub; deploy/hub.toml explains every key.
+
+[hub]
+id = {hub}
+timezone = {timezone}
+data_dir = {data_dir}
+
+[mqtt]
+url = {broker}
+
+[enrolment]
+url = {api}
+
+# 家中的设备, 每台一段 / the home's devices, one section each. While none is listed, every device nearby is
+# read, the neighbours' too.
+# [[device]]
+# address = "C0:26:DA:01:02:03"
+# name = "血压计"
+"""
+
+
+def write_config(path: Path, **values: str | Path) -> None:
+    """Write a first hub.toml; none that is there is overwritten.
+
+    Raises:
+        UsageError: it cannot be written.
+    """
+    # A JSON string is a TOML string.
+    quoted = {name: json.dumps(str(value), ensure_ascii=False) for name, value in values.items()}
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(_NEW_FILE.format(**quoted))
+    except OSError as error:
+        raise UsageError(
+            f"无法写入配置文件 / cannot write the configuration {path}: {error.strerror}"
+        ) from error
 
 
 def check_together(configs: Sequence[HubConfig]) -> None:

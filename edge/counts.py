@@ -54,6 +54,10 @@ class Counts:
     messages_ignored: int = field(
         default=0, metadata={"says": "Messages from the broker that say nothing known."}
     )
+    certificates_renewed: int = field(default=0, metadata={"says": "Renewals of the certificate."})
+    certificate_failures: int = field(
+        default=0, metadata={"says": "Renewals of the certificate that failed."}
+    )
     sessions: dict[Outcome, int] = field(default_factory=lambda: dict.fromkeys(Outcome, 0))
 
     def as_numbers(self) -> dict[str, int]:
@@ -71,6 +75,7 @@ class Gauges:
     records: int = field(metadata={"says": "Readings in batches without a receipt."})
     undated: int = field(metadata={"says": "Readings that wait until the hub knows the time."})
     is_connected: bool = field(metadata={"says": "1 while the broker is connected."})
+    certificate_left_s: float = field(metadata={"says": "Seconds until the certificate ends."})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -75,6 +76,24 @@ def keep_identity(folder: Path, identity: Identity) -> None:
     write_private(folder / "hubs.pem", identity.hubs_root)
     write_private(_services_file(folder), identity.services_root)
     write_private(_hub_file(folder), identity.hub.pem())
+
+
+def keep_failure(folder: Path, failure: str | None) -> None:
+    """Note why the last renewal failed, for `hearth hub status`; None: it did not."""
+    path = folder / "renewal_failure"
+    with suppress(OSError):  # a disk that is full is told of elsewhere
+        if failure is None:
+            path.unlink(missing_ok=True)
+        else:
+            path.write_text(f"{failure}\n", encoding="utf-8")
+
+
+def read_failure(folder: Path) -> str | None:
+    """Return why the last renewal failed; None: it did not."""
+    try:
+        return (folder / "renewal_failure").read_text(encoding="utf-8").strip()
+    except OSError:
+        return None
 
 
 def broker_of(folder: Path, url: str, now: datetime | None = None) -> BrokerAddress:

@@ -8,7 +8,7 @@ capacity the policy decides who loses, and every loss is counted in the file its
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -17,14 +17,25 @@ from edge.payloads import Item
 from edge.sealing import Entry, batches_of, entry_of, message_of
 from gateway import wire
 from gateway.errors import DecodeError
+from gateway.gatt.times import ms_since_epoch
 from gateway.measurement import Measurement
 
 CAPACITY_DEFAULT = 100_000
 """Measurements kept without a receipt: at 74 readings a day of a home, three and a half years."""
 CAPACITY_MIN = 10_000
 """At least 90 days of a home (6,660 readings), with room for one that re-sends its memory."""
+KEPT_DAYS_DEFAULT = 14
+"""Batches that have their receipt stay so long, should the store be restored to an older state."""
+KEPT_RECORDS_MAX = 50_000
+"""Measurements in them; beyond it the oldest go. At 74 a day, far more than a year."""
 SEAL_ENTRIES_MAX = 8192
 """Entries sealed in one transaction; the rest follows in the next."""
+
+
+RESEND_MARGIN_MS = 3_600_000
+"""Batches are sent again from this much earlier than asked: the hub's clock is not the store's."""
+DAY_MS = 86_400_000
+NEVER_MS = 1 << 62
 
 
 class Policy(StrEnum):
@@ -34,6 +45,15 @@ class Policy(StrEnum):
     """What comes is refused; devices are left alone, so that those with a memory keep it there."""
     DROP_OLDEST = "drop_oldest"
     """The oldest batches go without a receipt; the ledger shows the gap."""
+
+
+class Order(StrEnum):
+    """Which batches go first when there is a backlog."""
+
+    OLDEST = "oldest"
+    """In the order of reading: the archive grows without gaps."""
+    NEWEST = "newest"
+    """What was read last is seen first; the backlog follows behind it."""
 
 
 class Tally(StrEnum):
@@ -47,6 +67,8 @@ class Tally(StrEnum):
     """Lost at capacity, policy DROP_OLDEST."""
     BATCHES_SEALED = "batches_sealed"
     BATCHES_RECEIPTED = "batches_receipted"
+    BATCHES_RESENT = "batches_resent"
+    """Sent again, after their receipt, because somebody asked; counted in no other tally again."""
     STORED = "stored"
     DUPLICATE = "duplicate"
     QUARANTINED = "quarantined"
@@ -61,6 +83,8 @@ class Limits:
     capacity: int = CAPACITY_DEFAULT
     policy: Policy = Policy.KEEP_OLDEST
     batch_records: int = 500
+    first: Order = Order.OLDEST
+    kept_days: int = KEPT_DAYS_DEFAULT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,23 +207,20 @@ class Outbox:
 
     def batches(self, *, after: int = 0, limit: int) -> list[Batch]:
         """Return batches without a receipt, oldest first, behind the batch with id `after`."""
-        return [
-            Batch(
-                id=integer(id_),
-                epoch=integer(epoch),
-                sequence=integer(sequence),
-                count=integer(count),
-                message=blob(message),
-            )
-            for id_, epoch, sequence, count, message in self._file.rows(
-                "batches", after=after, limit=limit
-            )
-        ]
+        return self._batches("batches", after=after, limit=limit)
 
-    def receipted(self, receipts: Iterable[wire.Receipt]) -> list[wire.Receipt]:
-        """Remove the batches that these receipts are for; return the receipts that had one.
+    def next_batches(self, *, after: int, in_flight: Collection[int], limit: int) -> list[Batch]:
+        """Return the batches to send next: behind the id `after`, or the newest not in flight."""
+        if self._limits.first is Order.OLDEST:
+            return self.batches(after=after, limit=limit)
+        newest = self._batches("newest_batches", limit=limit + len(in_flight))
+        return [batch for batch in newest if batch.id not in in_flight][:limit]
 
-        A receipt of another epoch or sequence than any batch here removes nothing. One whose counts
+    def receipted(self, receipts: Iterable[wire.Receipt], now_ms: int) -> list[wire.Receipt]:
+        """Take the batches that these receipts are for out of the queue; return those that had one.
+
+        They are kept aside, to be sent again if somebody asks (`resend`), for the limits' days by
+        the hub's clock. A receipt of another epoch or sequence than any batch here removes nothing. One whose counts
         do not add up is counted; it is a receipt all the same, or the batch would be sent for ever.
         """
         before = self._depth
@@ -211,9 +232,14 @@ class Outbox:
                 rows = self._file.rows("batch_count", **key)
                 if not rows:
                     continue
-                count = integer(rows[0][0])
+                count, times_receipted = integer(rows[0][0]), integer(rows[0][1])
+                self._file.run("keep_receipted", **key, now_ms=now_ms)
                 self._file.run("delete_batch", **key)
                 told = receipt.stored + receipt.duplicate + receipt.quarantined
+                known.append(receipt)
+                records += count
+                if times_receipted:
+                    continue
                 self._count(
                     {
                         Tally.BATCHES_RECEIPTED: 1,
@@ -223,14 +249,36 @@ class Outbox:
                         Tally.RECEIPTS_MISCOUNTED: int(told != count),
                     }
                 )
-                known.append(receipt)
-                records += count
+            self._forget_receipted(now_ms)
         self._depth = Depth(
             entries=before.entries,
             batches=before.batches - len(known),
             records=before.records - records,
         )
         return known
+
+    def resend(self, request: wire.ResendRequest) -> int | None:
+        """Put the batches receipted since a time back into the queue; return how many.
+
+        None: this request was met before. The bytes are the same, so ingest takes what it still has
+        for a redelivery.
+        """
+        before = self._depth
+        with self._file.transaction():
+            if self._file.rows("request", id=str(request.id)):
+                return None
+            since_ms = ms_since_epoch(request.since) - RESEND_MARGIN_MS
+            ((batches, records),) = self._file.rows("receipted_since", since_ms=since_ms)
+            self._file.run("queue_receipted", since_ms=since_ms)
+            self._file.run("delete_receipted", since_ms=since_ms)
+            self._file.run("put_request", id=str(request.id))
+            self._count({Tally.BATCHES_RESENT: integer(batches)})
+        self._depth = Depth(
+            entries=before.entries,
+            batches=before.batches + integer(batches),
+            records=before.records + integer(records),
+        )
+        return integer(batches)
 
     def tallies(self) -> dict[Tally, int]:
         """Return all counts since the file was made."""
@@ -240,6 +288,26 @@ class Outbox:
     def _free(self) -> int:
         """The room; negative where the capacity was lowered below what is held."""
         return self._limits.capacity - self._depth.held
+
+    def _batches(self, query: str, **values: int) -> list[Batch]:
+        return [
+            Batch(
+                id=integer(id_),
+                epoch=integer(epoch),
+                sequence=integer(sequence),
+                count=integer(count),
+                message=blob(message),
+            )
+            for id_, epoch, sequence, count, message in self._file.rows(query, **values)
+        ]
+
+    def _forget_receipted(self, now_ms: int) -> None:
+        """Let those go that were kept long enough, and the oldest beyond the bound."""
+        self._file.run("forget_receipted", before_ms=now_ms - self._limits.kept_days * DAY_MS)
+        ((_batches, records),) = self._file.rows("receipted_since", since_ms=-NEVER_MS)
+        surplus = integer(records) - KEPT_RECORDS_MAX
+        if surplus > 0:
+            self._file.run("trim_receipted", surplus=surplus)
 
     def _make_room(self, wanted: int) -> tuple[int, int]:
         """Drop what the policy lets go for `wanted` more; return how many batches and records."""

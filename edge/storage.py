@@ -8,7 +8,16 @@ so, devices are left alone, what was already taken waits here, and the write is 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+import time
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Sequence,
+)
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -129,13 +138,33 @@ class Storage:
         """
         return await self._on_file(lambda: self._outbox.batches(after=after, limit=limit))
 
+    async def next_batches(
+        self, *, after: int, in_flight: Collection[int], limit: int
+    ) -> list[Batch]:
+        """Return the batches to send next, by the order that the limits name.
+
+        Raises:
+            UnavailableError: the disk is failing.
+        """
+        return await self._on_file(
+            lambda: self._outbox.next_batches(after=after, in_flight=in_flight, limit=limit)
+        )
+
+    async def resend(self, request: wire.ResendRequest) -> int | None:
+        """Put receipted batches back into the queue; return how many, None: it was done before.
+
+        Raises:
+            UnavailableError: the disk is failing; the request will come again.
+        """
+        return await self._on_file(lambda: self._outbox.resend(request))
+
     async def receipted(self, receipts: Iterable[wire.Receipt]) -> list[wire.Receipt]:
-        """Remove batches on their receipts; return the receipts that had one.
+        """Take batches off the queue on their receipts; return the receipts that had one.
 
         Raises:
             UnavailableError: the disk is failing; the batches stay and are sent again.
         """
-        return await self._on_file(lambda: self._outbox.receipted(receipts))
+        return await self._on_file(lambda: self._outbox.receipted(receipts, _wall_ms()))
 
     async def tallies(self) -> dict[Tally, int]:
         """Return the counts since the file was made."""
@@ -339,6 +368,11 @@ async def open_storage(settings: StorageSettings, counts: Counts) -> AsyncIterat
             yield storage
         finally:
             await storage.close()
+
+
+def _wall_ms() -> int:
+    """Return the hub's clock; batches that have their receipt are kept by it."""
+    return time.time_ns() // 1_000_000
 
 
 def _open(settings: StorageSettings) -> HubFile:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
@@ -36,6 +37,9 @@ STABLE_S = 30.0
 STATE_INTERVAL_S = 60.0
 """The state is published at most this often, and only when it has changed."""
 
+Connect = Callable[[BrokerAddress, mqtt.Identity], AbstractAsyncContextManager[mqtt.Session]]
+"""Opens a session: `mqtt.connect`, or one that misbehaves (bench.chaos)."""
+
 _log = get_logger(__name__)
 
 
@@ -57,6 +61,7 @@ class UplinkSettings:
     started_at: datetime
     broker: Callable[[], BrokerAddress]
     patience: Patience = Patience()
+    connect: Connect = mqtt.connect
 
 
 class Uplink:
@@ -81,7 +86,9 @@ class Uplink:
         while True:
             began_s = _now_s()
             try:
-                async with mqtt.connect(self._settings.broker(), self._identity()) as session:
+                async with self._settings.connect(
+                    self._settings.broker(), self._identity()
+                ) as session:
                     await self._converse(session)
             except (UnavailableError, UsageError) as error:
                 failures = 1 if _now_s() - began_s >= STABLE_S else failures + 1
@@ -92,7 +99,7 @@ class Uplink:
 
     async def _converse(self, session: mqtt.Session) -> None:
         """Publish what is due and take what comes, until the session breaks."""
-        session.subscribe([self._topic(wire.Channel.RECEIPT)])
+        session.subscribe([self._topic(wire.Channel.RECEIPT), self._topic(wire.Channel.CONFIG)])
         self._window.reconnected(is_resumed=session.is_resumed)
         self._counts.connections += 1
         self._log.info("uplink_up", is_resumed=session.is_resumed)
@@ -124,7 +131,9 @@ class Uplink:
         room = self._window.room
         if self._is_behind and room:
             self._is_behind = False
-            batches = await self._storage.batches(after=self._window.last_id, limit=room)
+            batches = await self._storage.next_batches(
+                after=self._window.last_id, in_flight=self._window.in_flight, limit=room
+            )
             self._window.add(batches)
             self._is_behind = self._is_behind or len(batches) == room
 
@@ -159,8 +168,11 @@ class Uplink:
             case mqtt.Published(mid=mid, has_subscriber=has_subscriber):
                 self._counts.unheard += not has_subscriber
                 self._window.accepted(mid)
-            case mqtt.Arrived(payload=payload):
-                await self._take_receipts(payload)
+            case mqtt.Arrived(topic=topic, payload=payload):
+                if topic == self._topic(wire.Channel.CONFIG):
+                    await self._take_request(payload)
+                else:
+                    await self._take_receipts(payload)
             case None:
                 pass
 
@@ -181,6 +193,21 @@ class Uplink:
         self._counts.receipts += len(removed)
         self._counts.receipts_unknown += len(receipts) - len(removed)
         self._is_behind = True
+
+    async def _take_request(self, payload: bytes) -> None:
+        """Send again what was asked for; a request that was met is retained, and harmless."""
+        try:
+            resent = await self._storage.resend(wire.decode_resend(payload))
+        except DecodeError as error:
+            self._counts.messages_ignored += 1
+            self._log.warning("no_request", why=str(error))
+            return
+        except UnavailableError as error:
+            self._log.warning("request_put_off", why=str(error))
+            return
+        if resent is not None:
+            self._log.warning("resending", batches=resent)
+            self._is_behind = True
 
     def _pause_s(self) -> float:
         """Return how long nothing has to be done, if nothing happens."""

@@ -51,6 +51,11 @@ class Window:
         return WINDOW_BATCHES - len(self._flights)
 
     @property
+    def in_flight(self) -> frozenset[int]:
+        """The ids of the batches in flight."""
+        return frozenset(flight.batch.id for flight in self._flights)
+
+    @property
     def last_id(self) -> int:
         """The id of the newest batch that was ever in flight."""
         return self._last_id
@@ -59,7 +64,7 @@ class Window:
         """Take further batches, in order; they are due at once."""
         for batch in batches:
             self._flights.append(_Flight(batch=batch))
-            self._last_id = batch.id
+            self._last_id = max(self._last_id, batch.id)
 
     def begin_anew(self) -> None:
         """Note that the outbox is another file now; what is in flight stays in flight."""

@@ -21,8 +21,8 @@ from ingest.attribution.settle import settle_due
 from ingest.batches import Flush
 from ingest.following import Follower
 from ingest.leases import PERIOD_S, Leases
-from ingest.pipeline import FlushRule, Gatherer, Pipeline, receipts_by_hub
-from ingest.quarantine import Filter, replay
+from ingest.pipeline import FlushRule, Gatherer, Pipeline, receipts_by_hub, wall_clock_ms
+from ingest.quarantine import ActedBy, Filter, replay
 from ingest.registry import Changes, Ids, addresses_of
 from ingest.store import Outcome
 from ingest.subscriber import Intake, Lane, LaneTakenError
@@ -33,6 +33,7 @@ HELD_BYTES_MAX = 256 * 1024 * 1024
 SETTLE_PERIOD_S = 1.0
 """How often a worker looks for shared slots that are due."""
 BACKOFF = Backoff(first_s=0.2, longest_s=5.0)
+BY_INGEST = ActedBy(actor="service:ingest", why="the registry has changed")
 WAITING_FOR_A_LINK = Filter(reasons=(Verdict.UNLINKED, Verdict.DEVICE_UNKNOWN), linked=True)
 _NOTHING = np.empty(0, np.int32)
 
@@ -48,6 +49,7 @@ class IngestConfig:
     """Asked at each connection: certificates are renewed meanwhile."""
     rule: FlushRule
     metrics_port: int = 0
+    now_ms: Callable[[], int] = wall_clock_ms
 
 
 async def run(config: IngestConfig) -> None:
@@ -70,7 +72,13 @@ class Worker:
         self._has_linked = asyncio.Event()
         self._gatherer = Gatherer(config.rule)
         self._intake = Intake(bytes_max=HELD_BYTES_MAX, deliver=self._gatherer.deliver)
-        self._pipeline = Pipeline(config.dsn, self._gatherer.next, self._registry, self._answer)
+        self._pipeline = Pipeline(
+            config.dsn,
+            self._gatherer.next,
+            self._registry,
+            self._answer,
+            now_ms=config.now_ms,
+        )
         self._lanes: dict[int, Lane] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
         metrics.LANES.set_function(lambda: len(self._lanes))
@@ -140,7 +148,7 @@ class Worker:
             if linked is not None:
                 devices = tuple(await addresses_of(connection, linked))
                 which = replace(WAITING_FOR_A_LINK, devices=devices)
-            replayed = await replay(connection, self._registry.current(), which, by="ingest")
+            replayed = await replay(connection, self._registry.current(), which, BY_INGEST)
         if replayed.looked_at:
             _log.info("linked_replayed", stored=replayed.stored, of=replayed.looked_at)
 

@@ -147,7 +147,9 @@ def _read_batch(message: Message, registry: Registry) -> tuple[Batch, bytes]:
         raise _RejectedError(message, Verdict.HUB_FOREIGN, "the topic is another hub's")
     found = registry.find_hub(header.hub)
     if found is None:
-        raise _RejectedError(message, Verdict.HUB_UNKNOWN, wire.hub_name(header.hub))
+        is_revoked = registry.is_revoked(header.hub)
+        reason = Verdict.HUB_REVOKED if is_revoked else Verdict.HUB_UNKNOWN
+        raise _RejectedError(message, reason, wire.hub_name(header.hub))
     hub_id, home_id = found
     batch = Batch(header=header, hub_id=hub_id, home_id=home_id, undecoded=undecoded)
     return batch, b"" if undecoded or header.kind is wire.Kind.UNDECODED else body

@@ -39,6 +39,11 @@ _log = get_logger(__name__)
 _tables = tables_of()
 
 
+def wall_clock_ms() -> int:
+    """Return this machine's time, milliseconds since 1970."""
+    return time.time_ns() // 1_000_000
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlushRule:
     """When a flush is closed: `rows_max` measurements, or `age_s` after its first message."""
@@ -100,11 +105,14 @@ class Pipeline:
         next_flush: Callable[[], Awaitable[list[Message]]],
         registry: RegistrySource,
         answer: Callable[[Flush, Sequence[Outcome]], None],
+        *,
+        now_ms: Callable[[], int] = wall_clock_ms,
     ) -> None:
         self._dsn = dsn
         self._next_flush = next_flush
         self._registry = registry
         self._answer = answer
+        self._now_ms = now_ms
         self._batch_ids = BatchIds(dsn)
         self._prepared: asyncio.Queue[Prepared] = asyncio.Queue(PREPARED_MAX)
         self._store: Store | None = None
@@ -133,7 +141,9 @@ class Pipeline:
             except UnavailableError as error:
                 await patience.wait(error)
                 continue
-            return await asyncio.to_thread(_prepared, messages, self._registry.current(), batch_ids)
+            return await asyncio.to_thread(
+                _prepared, messages, self._registry.current(), batch_ids, self._now_ms()
+            )
 
     async def _commit(self, prepared: Prepared) -> None:
         messages = prepared.flush.messages
@@ -203,10 +213,9 @@ class _Patience:
 
 
 def _prepared(
-    messages: Sequence[Message], registry: Registry, batch_ids: npt.NDArray[np.int64]
+    messages: Sequence[Message], registry: Registry, batch_ids: npt.NDArray[np.int64], now_ms: int
 ) -> Prepared:
     """Do the array work of a flush; runs in a thread."""
-    now_ms = time.time_ns() // 1_000_000
     flush = read_messages(messages, registry)
     judged = judge(flush.records, reference_ms(flush), hub_homes(flush), registry, _tables, now_ms)
     return prepare(flush, judged, registry, batch_ids[: len(flush.batches)], now_ms)

@@ -8,7 +8,7 @@ transaction; what is not keeps waiting, with the reason of now.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -20,6 +20,7 @@ from gateway import wire
 from gateway.errors import DecodeError, EncodeError
 from gateway.gatt.times import DeviceTime, from_ms, ms_since_epoch
 from gateway.measurement import Measurement, TimeQuality
+from gateway.platform.audit import AuditEvent, write_audit
 from gateway.platform.changes import record_change
 from gateway.platform.postgres import AsyncConnection, dict_row, load_queries, translated
 from gateway.vitals import sources
@@ -34,6 +35,8 @@ from ingest.verdicts import Verdict, judge, tables_of
 REPLAY_ENTRIES_MAX = 5_000
 """Entries replayed in one transaction; a longer replay is several."""
 LIST_ENTRIES_MAX = 1_000
+DISCARD_ENTRIES_MAX = 1_000
+"""Entries given up in one act; the audit names each."""
 
 _QUERIES = load_queries(Path(__file__).parent / "sql" / "quarantine.sql")
 _tables = tables_of()
@@ -41,10 +44,11 @@ _tables = tables_of()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filter:
-    """Which entries; None does not filter. `linked`: only those whose device has a link then.
+    """Which entries; None does not filter.
 
-    `devices`: signed device ids, as the store's column has them. `ids` and `devices` have an effect
-    on a replay only.
+    `linked`: only those whose device has a link then; `devices`: signed device ids, as the store's
+    column has them; `ids`: for a replay. `since` (inclusive) and `until` (exclusive): when they
+    were kept apart.
     """
 
     reasons: tuple[Verdict, ...] | None = None
@@ -53,6 +57,8 @@ class Filter:
     linked: bool = False
     devices: tuple[int, ...] | None = None
     ids: tuple[int, ...] | None = None
+    since: datetime | None = None
+    until: datetime | None = None
 
     def parameters(self) -> dict[str, object]:
         """Return the parameters of the queries."""
@@ -63,7 +69,24 @@ class Filter:
             "linked": self.linked,
             "devices": None if self.devices is None else list(self.devices),
             "ids": None if self.ids is None else list(self.ids),
+            "since": self.since,
+            "until": self.until,
         }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActedBy:
+    """Who acts on quarantine, and why; for the audit (gateway.platform.audit)."""
+
+    actor: str
+    origin: str | None = None
+    why: str | None = None
+
+    def event(self, action: str, detail: Mapping[str, Any]) -> AuditEvent:
+        """Return an act of theirs."""
+        return AuditEvent(
+            actor=self.actor, action=action, reason=self.why, origin=self.origin, detail=detail
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,21 +137,26 @@ async def show_entry(connection: AsyncConnection, quarantine_id: int) -> dict[st
             return await cursor.fetchone()
 
 
-async def discard(
-    connection: AsyncConnection, quarantine_ids: Sequence[int], *, by: str, why: str
-) -> list[int]:
-    """Give waiting entries up; return those that were waiting."""
+async def discard(connection: AsyncConnection, which: Filter, by: ActedBy) -> list[int]:
+    """Give waiting entries up, at most `DISCARD_ENTRIES_MAX`; return which, audited as one act."""
     with translated():
-        rows = await connection.execute(
-            _QUERIES["discard"], {"quarantine_id": list(quarantine_ids), "by": by, "why": why}
-        )
-        return [quarantine_id for (quarantine_id,) in await rows.fetchall()]
+        async with connection.transaction():
+            rows = await connection.execute(
+                _QUERIES["discard"],
+                which.parameters() | {"by": by.actor, "limit": DISCARD_ENTRIES_MAX},
+            )
+            gone = sorted(quarantine_id for (quarantine_id,) in await rows.fetchall())
+            if gone:
+                await write_audit(connection, [by.event("quarantine.discard", {"entries": gone})])
+            return gone
 
 
 async def replay(
-    connection: AsyncConnection, registry: Registry, which: Filter, *, by: str
+    connection: AsyncConnection, registry: Registry, which: Filter, by: ActedBy
 ) -> Replayed:
     """Judge the waiting entries again and store what can be stored now.
+
+    Each transaction that stores anything is audited in itself.
 
     Raises:
         StaleRegistryError: `registry` is older than the links of these devices.
@@ -140,9 +168,13 @@ async def replay(
             async with connection.transaction():
                 entries = await _take(connection, which, after)
                 if entries:
-                    verdicts = await _replay_once(connection, registry, entries, by)
-                    stored += verdicts.count(Verdict.STORED)
-                    duplicate += verdicts.count(Verdict.DUPLICATE)
+                    verdicts = await _replay_once(connection, registry, entries, by.actor)
+                    now = verdicts.count(Verdict.STORED), verdicts.count(Verdict.DUPLICATE)
+                    if any(now):
+                        detail = {"stored": now[0], "duplicate": now[1], "of": len(entries)}
+                        await write_audit(connection, [by.event("quarantine.replay", detail)])
+                    stored += now[0]
+                    duplicate += now[1]
         looked_at += len(entries)
         if len(entries) < REPLAY_ENTRIES_MAX:
             break

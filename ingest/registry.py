@@ -51,7 +51,7 @@ class Candidates:
 class Registry:
     """The state of the registry at `snapshot`.
 
-    `hubs`: keys, homes by name. `devices`: keys, homes by address. `links`: starts and ends
+    `hubs`: keys, homes, whether revoked, by name. `devices`: keys, homes by address. `links`: starts and ends
     (milliseconds, end exclusive), residents by device key and slot, in the order of their starts;
     the store allows no overlap. `shared_links`: the same with `usual`, several at a time.
     `shared_homes` ever had more than one hub: two may hear the same device there.
@@ -66,8 +66,16 @@ class Registry:
 
     def find_hub(self, name: int) -> tuple[int, int] | None:
         """Return the keys (hub, home) of an enrolled hub, None of any other."""
-        hub_id, home_id = _look_up(self.hubs, _signed(np.array([name], np.uint64)))
-        return (int(hub_id[0]), int(home_id[0])) if hub_id[0] else None
+        hub_id, home_id, revoked = self._hub(name)
+        return (hub_id, home_id) if hub_id and not revoked else None
+
+    def is_revoked(self, name: int) -> bool:
+        """Tell whether a hub was enrolled once and counts no more."""
+        return bool(self._hub(name)[2])
+
+    def _hub(self, name: int) -> tuple[int, int, int]:
+        hub_id, home_id, revoked = _look_up(self.hubs, _signed(np.array([name], np.uint64)))
+        return int(hub_id[0]), int(home_id[0]), int(revoked[0])
 
     def find_devices(self, addresses: Keys) -> tuple[Ids, Ids]:
         """Return (n,) device keys and (n,) their homes; 0 where the device is not registered."""
@@ -155,7 +163,9 @@ async def addresses_of(connection: AsyncConnection, device_ids: Ids) -> list[int
         return [address for (address,) in await rows.fetchall()]
 
 
-_HUB = np.dtype([("key", ">i8"), ("hub", ">i4"), ("home", ">i4"), ("shared", "?")])
+_HUB = np.dtype(
+    [("key", ">i8"), ("hub", ">i4"), ("home", ">i4"), ("revoked", "?"), ("shared", "?")]
+)
 _DEVICE = np.dtype([("key", ">i8"), ("device", ">i4"), ("home", ">i4")])
 _LINK_FIELDS = [
     ("device", ">i4"), ("slot", ">i2"), ("start", ">i8"), ("end", ">i8"), ("resident", ">i4"),
@@ -259,7 +269,7 @@ async def _read_hubs(
 ) -> tuple[Sorted, Ids]:
     table = await _read(connection, "hub", _HUB, only)
     homes: Ids = np.unique(table["home"][table["shared"]])
-    return sorted_rows(table["key"], (table["hub"], table["home"])), homes
+    return sorted_rows(table["key"], (table["hub"], table["home"], table["revoked"])), homes
 
 
 async def _read_devices(connection: AsyncConnection, only: sql.Composable | None = None) -> Sorted:

@@ -22,7 +22,7 @@ from gateway.measurement import TimeQuality, device_address
 from gateway.platform.audit import AuditEvent, write_audit
 from gateway.platform.postgres import AsyncConnection, load_queries, translated
 from ingest.batches import RECORD_DTYPE
-from ingest.quarantine import REPLAY_ENTRIES_MAX, Filter, Replayed, replay, signed
+from ingest.quarantine import REPLAY_ENTRIES_MAX, ActedBy, Filter, Replayed, replay, signed
 from ingest.registry import Registry
 from ingest.verdicts import Verdict, storable
 
@@ -136,7 +136,7 @@ async def retime(
             known = np.flatnonzero(storable(measured_ms))
             await _place(connection, records.quarantine_id[known], measured_ms[known])
             ids = tuple(records.quarantine_id[known].tolist())
-            done = await replay(connection, registry, Filter(ids=ids), by=event.actor)
+            done = await replay(connection, registry, Filter(ids=ids), ActedBy(actor=event.actor))
             result = Retimed(
                 chosen=len(measured_ms), unplaced=len(measured_ms) - len(known), replayed=done
             )

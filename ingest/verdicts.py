@@ -56,6 +56,7 @@ class Verdict(IntEnum):
     NO_BATCH = 70
     HUB_UNKNOWN = 71
     HUB_FOREIGN = 72
+    HUB_REVOKED = 73
 
 
 REASONS: dict[Verdict, Text] = {
@@ -80,6 +81,7 @@ REASONS: dict[Verdict, Text] = {
     Verdict.NO_BATCH: Text(zh="不是有效批次", en="the message is no batch"),
     Verdict.HUB_UNKNOWN: Text(zh="网关未登记", en="the hub is not enrolled"),
     Verdict.HUB_FOREIGN: Text(zh="主题与批次的网关不符", en="the batch names another hub"),
+    Verdict.HUB_REVOKED: Text(zh="网关已吊销", en="the hub was revoked"),
 }
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+from hypothesis import settings
+
 from gateway.cli.test import TEST_HOME
 
 pytest_plugins = [
@@ -15,6 +17,10 @@ pytest_plugins = [
 
 KEPT = ("HEARTH_HOME", "HEARTH_DEBIAN_MIRROR", TEST_HOME)
 """They say where the programs are; HEARTH_DATABASE_URL, say, would point at a person's own data."""
+
+
+settings.register_profile("hearth", deadline=None)  # a busy machine is no failure
+settings.load_profile("hearth")
 
 
 def pytest_configure() -> None:

@@ -43,7 +43,7 @@ def a_registry(
     """Two hubs of two homes; a cuff and a scale in the first. Links: device, slot, from, to, who."""
     none_said = np.full(len(shared_links), np.nan)
     return Registry(
-        hubs=layered(_sorted([HUB, OTHER_HUB], [1, 2], [HOME, OTHER_HOME])),
+        hubs=layered(_sorted([HUB, OTHER_HUB], [1, 2], [HOME, OTHER_HOME], [0, 0])),
         devices=layered(_sorted([CUFF, SCALE], [CUFF_ID, SCALE_ID], [HOME, HOME])),
         links=layered(links_sorted(links), SLOT_BITS),
         shared_links=layered(links_sorted(shared_links, none_said), SLOT_BITS),

@@ -42,13 +42,56 @@ INSERT INTO batch (epoch, sequence, count, message) VALUES (:epoch, :sequence, :
 SELECT id, epoch, sequence, count, message FROM batch
 WHERE id > :after ORDER BY id LIMIT :limit;
 
+-- name: newest_batches
+-- Batches without a receipt, newest first.
+SELECT id, epoch, sequence, count, message FROM batch ORDER BY id DESC LIMIT :limit;
+
 -- name: batch_count
--- The measurements in one batch; no row where it has been receipted or never was.
-SELECT count FROM batch WHERE epoch = :epoch AND sequence = :sequence;
+-- The measurements in one batch, and how often it was receipted; no row where it does not wait.
+SELECT count, times_receipted FROM batch WHERE epoch = :epoch AND sequence = :sequence;
 
 -- name: delete_batch
 -- Forget a batch: only on its receipt.
 DELETE FROM batch WHERE epoch = :epoch AND sequence = :sequence;
+
+-- name: keep_receipted
+-- Keep a batch aside on its receipt.
+INSERT OR REPLACE INTO receipted (epoch, sequence, count, message, receipted_ms, times_receipted)
+SELECT epoch, sequence, count, message, :now_ms, times_receipted + 1 FROM batch
+WHERE epoch = :epoch AND sequence = :sequence;
+
+-- name: receipted_since
+-- How many batches and measurements were receipted since a time.
+SELECT count(*), coalesce(sum(count), 0) FROM receipted WHERE receipted_ms >= :since_ms;
+
+-- name: queue_receipted
+-- Put them back into the queue, in their order.
+INSERT INTO batch (epoch, sequence, count, message, times_receipted)
+SELECT epoch, sequence, count, message, times_receipted FROM receipted
+WHERE receipted_ms >= :since_ms ORDER BY id;
+
+-- name: delete_receipted
+-- They wait again.
+DELETE FROM receipted WHERE receipted_ms >= :since_ms;
+
+-- name: forget_receipted
+-- Kept long enough.
+DELETE FROM receipted WHERE receipted_ms < :before_ms;
+
+-- name: trim_receipted
+-- Forget the oldest until so many measurements are gone.
+DELETE FROM receipted WHERE id IN (
+    SELECT id FROM (SELECT id, count, sum(count) OVER (ORDER BY id) AS upto FROM receipted)
+    WHERE upto - count < :surplus
+);
+
+-- name: request
+-- Whether a request was met.
+SELECT 1 FROM request WHERE id = :id;
+
+-- name: put_request
+-- Note the last request: it is retained by the broker, and comes again at each connection.
+INSERT OR REPLACE INTO request (one, id) VALUES (1, :id);
 
 -- name: oldest_batch
 -- What goes first where a person chose to lose the oldest at capacity.

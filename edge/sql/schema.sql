@@ -23,14 +23,35 @@ CREATE TABLE entry (
     body BLOB NOT NULL
 );
 
--- Sealed: these bytes are what (hub, epoch, sequence) means, for ever. Deleted on the receipt.
+-- Sealed: these bytes are what (hub, epoch, sequence) means, for ever. Moved to `receipted` on the
+-- receipt.
 CREATE TABLE batch (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     epoch INTEGER NOT NULL,
     sequence INTEGER NOT NULL,
     count INTEGER NOT NULL,
     message BLOB NOT NULL,
+    times_receipted INTEGER NOT NULL DEFAULT 0,
     UNIQUE (epoch, sequence)
+);
+
+-- Batches that have their receipt, kept aside for a while: a store that is restored to an older state
+-- asks for them again. Instants are the hub's clock.
+CREATE TABLE receipted (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    epoch INTEGER NOT NULL,
+    sequence INTEGER NOT NULL,
+    count INTEGER NOT NULL,
+    message BLOB NOT NULL,
+    receipted_ms INTEGER NOT NULL,
+    times_receipted INTEGER NOT NULL,
+    UNIQUE (epoch, sequence)
+);
+
+-- One row: the request to send again that was met last.
+CREATE TABLE request (
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    id TEXT NOT NULL
 );
 
 -- Counts since the file was made; edge.outbox.Tally names them.

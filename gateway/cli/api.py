@@ -10,6 +10,7 @@ import uvloop
 from api.auth import load_token
 from api.server import ApiConfig, run
 from gateway.cli.database import api_database_url
+from gateway.cli.office import office_of
 from gateway.platform.settings import load_settings
 
 app = typer.Typer()
@@ -41,10 +42,12 @@ def serve(
 ) -> None:
     """居民档案的 REST 接口 / the REST API of the residents' archive, until Ctrl-C."""
     settings = load_settings()
+    dsn = api_database_url(settings)
     config = ApiConfig(
-        dsn=api_database_url(settings),
+        dsn=dsn,
         token=load_token(settings),
         host=settings.api_host if host is None else host,
         port=settings.api_port if port is None else port,
+        office=office_of(settings, dsn),
     )
     uvloop.run(run(config))

@@ -1,13 +1,19 @@
-"""`hearth docs`: write the tables of the documentation from the registry of signs and the settings."""
+"""`hearth docs`: write the tables of the documentation from signs, settings and metrics."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 
 import typer
+from prometheus_client.metrics import MetricWrapperBase
 
+import api.metrics
+import ingest.alerts.metrics
+import ingest.metrics
+from edge.counts import HubMetrics
 from gateway.errors import UsageError
 from gateway.platform.settings import CHECKOUT, Settings
 from gateway.vital_sign import VitalSign
@@ -48,10 +54,22 @@ def settings_table() -> Iterator[str]:
         yield f"| `HEARTH_{name.upper()}` | {default} | {field.description} |"
 
 
+def metrics_table() -> Iterator[str]:
+    """Yield the table of metrics of all services, by name."""
+    yield "| metric | kind | counts or shows |"
+    yield "|---|---|---|"
+    services = (ingest.metrics, ingest.alerts.metrics, api.metrics)
+    for collector in (*chain.from_iterable(map(_metrics, services)), HubMetrics([])):
+        for metric in collector.collect():
+            name = f"{metric.name}_total" if metric.type == "counter" else metric.name
+            yield f"| `{name}` | {metric.type} | {metric.documentation} |"
+
+
 BLOCKS: dict[str, tuple[str, Callable[[], Iterator[str]]]] = {
     "devices": ("README.md", devices_table),
     "signs": ("docs/wire.md", signs_table),
     "settings": ("docs/settings.md", settings_table),
+    "metrics": ("docs/operations.md", metrics_table),
 }
 """Name of the block -> the file that holds it, and what it says."""
 
@@ -78,6 +96,10 @@ def updated(root: Path) -> dict[Path, str]:
         body = "".join(f"{line}\n" for line in table())
         texts[path] = block.sub(lambda marks, body=body: f"{marks[1]}{body}{marks[2]}", text)  # type: ignore[misc]
     return texts
+
+
+def _metrics(module: object) -> Iterable[MetricWrapperBase]:
+    return (value for value in vars(module).values() if isinstance(value, MetricWrapperBase))
 
 
 def _ways(sign: VitalSign) -> Iterator[tuple[str, str]]:

@@ -17,6 +17,7 @@ from typing import Annotated
 import typer
 
 from gateway import __version__
+from gateway.cli.examples import give_examples
 from gateway.errors import HearthError, UnavailableError, UsageError
 from gateway.platform.logs import configure_logs
 from gateway.platform.settings import load_settings
@@ -86,6 +87,11 @@ COMMANDS = (
         name="simulate",
         extra="simulation",
         help="模拟的设备与家庭 / simulated devices and homes",
+    ),
+    Command(
+        name="chaos",
+        extra="server,hub",
+        help="随机故障下不丢不重 / everything dies at random, nothing is lost",
     ),
     Command(name="bench", extra="server", help="测量 / measurements against limits and peers"),
     Command(name="docs", extra="server", help="更新文档表格 / bring the docs' tables up to date"),
@@ -165,6 +171,7 @@ def _add(app: typer.Typer, command: Command) -> None:
         for info in loaded.registered_commands
     ]
     is_single = names == [command.name]
+    give_examples(loaded, command.name)
     app.add_typer(loaded, name=None if is_single else command.name)
 
 

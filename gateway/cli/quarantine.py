@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import getpass
 import json
 from collections.abc import Awaitable, Callable
 from datetime import datetime
@@ -13,14 +12,16 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from gateway.cli.admin.options import TIME_HELP, moment_of
 from gateway.cli.database import database_url
 from gateway.errors import UsageError
 from gateway.measurement import device_address, device_id
+from gateway.platform.audit import command_actor
 from gateway.platform.postgres import AsyncConnection, connect
 from gateway.platform.settings import load_settings
 from gateway.vitals import BY_CODE
 from ingest import quarantine
-from ingest.quarantine import Filter
+from ingest.quarantine import ActedBy, Filter
 from ingest.registry import load_registry
 from ingest.verdicts import REASONS, Verdict
 
@@ -30,7 +31,8 @@ app = typer.Typer(
     help="隔离区 / what was kept apart.",
     no_args_is_help=True,
     epilog="例 / examples:\n\nhearth quarantine list --reason unlinked\n\n"
-    "hearth quarantine replay --device C0:26:DA:01:02:03",
+    "hearth quarantine replay --device C0:26:DA:01:02:03\n\n"
+    "hearth quarantine discard --reason implausible --until 2026-11-01T00:00+08:00 --why 'broken cuff'",
 )
 
 Reason = Annotated[
@@ -38,6 +40,15 @@ Reason = Annotated[
 ]
 Device = Annotated[str | None, typer.Option(help="设备地址 / the device's address.")]
 Hub = Annotated[str | None, typer.Option(help="网关编号 / the hub's id.")]
+Since = Annotated[
+    str | None,
+    typer.Option(metavar="TIME", help=f"不早于此时隔离 / kept apart then or later; {TIME_HELP}."),
+]
+Until = Annotated[
+    str | None, typer.Option(metavar="TIME", help="早于此时隔离 / kept apart before then.")
+]
+Why = Annotated[str | None, typer.Option(help="理由, 记入审计 / why; kept for the audit.")]
+Ids = Annotated[list[int] | None, typer.Argument(metavar="ID...", help="编号 / their ids.")]
 AsJson = Annotated[bool, typer.Option("--json", help="机器可读 / machine-readable.")]
 
 
@@ -47,6 +58,8 @@ def list_(
     reason: Reason = None,
     device: Device = None,
     hub: Hub = None,
+    since: Since = None,
+    until: Until = None,
     state: Annotated[
         str, typer.Option(help="waiting, replayed, discarded 或 / or all.")
     ] = "waiting",
@@ -54,7 +67,7 @@ def list_(
     as_json: AsJson = False,
 ) -> None:
     """列出隔离的测量, 新的在前 / list what was kept apart, newest first."""
-    which = _filter(reason, device, hub)
+    which = _filter(reason, device, hub, since, until)
     wanted = None if state == "all" else state
     entries = _run(
         lambda connection: quarantine.list_entries(connection, which, state=wanted, limit=limit)
@@ -95,14 +108,25 @@ def show(quarantine_id: int, *, as_json: AsJson = False) -> None:
 
 @app.command()
 def replay(
-    *, reason: Reason = None, device: Device = None, hub: Hub = None, as_json: AsJson = False
+    quarantine_ids: Ids = None,
+    *,
+    reason: Reason = None,
+    device: Device = None,
+    hub: Hub = None,
+    since: Since = None,
+    until: Until = None,
+    why: Why = None,
+    as_json: AsJson = False,
 ) -> None:
-    """用现在的登记和解码器重新判断 / judge entries again with the registry and decoders of now."""
-    which = _filter(reason, device, hub)
+    """用现在的登记和解码器重新判断 / judge entries again with the registry and decoders of now.
+
+    What can be stored now is stored at its own time; the rest keeps waiting.
+    """
+    which = _filter(reason, device, hub, since, until, quarantine_ids)
 
     async def act(connection: AsyncConnection) -> quarantine.Replayed:
         registry = await load_registry(connection)
-        return await quarantine.replay(connection, registry, which, by=getpass.getuser())
+        return await quarantine.replay(connection, registry, which, _by(why))
 
     done = _run(act)
     if as_json:
@@ -125,23 +149,43 @@ def replay(
 
 @app.command()
 def discard(
-    quarantine_ids: list[int],
+    quarantine_ids: Ids = None,
     *,
     why: Annotated[str, typer.Option(help="理由, 记入审计 / why; kept for the audit.")],
+    reason: Reason = None,
+    device: Device = None,
+    hub: Hub = None,
+    since: Since = None,
+    until: Until = None,
 ) -> None:
-    """放弃若干条; 字节和账目保留 / give entries up; their bytes and their account stay."""
-    gone = _run(
-        lambda connection: quarantine.discard(
-            connection, quarantine_ids, by=getpass.getuser(), why=why
+    """放弃若干条; 字节和账目保留 / give entries up; their bytes and their account stay.
+
+    By their ids or by filters; one act gives up at most a thousand, the oldest first.
+    """
+    if not any((quarantine_ids, reason, device, hub, since, until)):
+        raise UsageError(
+            "请给出编号或筛选条件 / name entries or filter them; not everything at once"
         )
-    )
-    missing = sorted(set(quarantine_ids) - set(gone))
+    which = _filter(reason, device, hub, since, until, quarantine_ids)
+    gone = _run(lambda connection: quarantine.discard(connection, which, _by(why)))
     typer.echo(f"已放弃 / discarded: {len(gone)}", err=True)
-    if missing:
+    if missing := sorted(set(quarantine_ids or []) - set(gone)):
         raise UsageError(f"不在等待中 / not waiting: {' '.join(map(str, missing))}")
 
 
-def _filter(reason: list[str] | None, device: str | None, hub: str | None) -> Filter:
+def _by(why: str | None) -> ActedBy:
+    actor, origin = command_actor()
+    return ActedBy(actor=actor, origin=origin, why=why)
+
+
+def _filter(
+    reason: list[str] | None,
+    device: str | None,
+    hub: str | None,
+    since: str | None,
+    until: str | None,
+    ids: list[int] | None = None,
+) -> Filter:
     try:
         reasons = tuple(Verdict[name.upper()] for name in reason) if reason else None
     except KeyError as error:
@@ -151,7 +195,14 @@ def _filter(reason: list[str] | None, device: str | None, hub: str | None) -> Fi
         address = None if device is None else device_id(device)
     except ValueError as error:
         raise UsageError(str(error)) from error
-    return Filter(reasons=reasons, device=address, hub=hub)
+    return Filter(
+        reasons=reasons,
+        device=address,
+        hub=hub,
+        ids=tuple(ids) if ids else None,
+        since=None if since is None else moment_of(since),
+        until=None if until is None else moment_of(until),
+    )
 
 
 def _readable(entry: dict[str, Any]) -> dict[str, Any]:

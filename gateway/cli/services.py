@@ -12,15 +12,20 @@ import typer
 
 from gateway.cli.stages import say
 from gateway.errors import UnavailableError
+from gateway.platform.embedded.broker import Broker
 from gateway.platform.embedded.packages import ensure_packages, find_packages
 from gateway.platform.embedded.server import Server
 from gateway.platform.embedded.services import embedded_servers, start_services
+from gateway.platform.logs import get_logger
 from gateway.platform.settings import LOOPBACK, load_settings
 from gateway.platform.supervisor import Supervisor
 
+RENEWAL_CHECK_S = 6 * 3600.0
+"""How often `run` looks whether a certificate of the broker or of ingest is due."""
 CHECK_S = 1.0
 """How often `run` looks whether its servers still run."""
 
+log = get_logger(__name__)
 app = typer.Typer(
     help="自带的数据库与消息代理 / the embedded database and broker.", no_args_is_help=True
 )
@@ -42,7 +47,7 @@ def run() -> None:
         for server in servers:
             say(f"{server.title}: {LOOPBACK}:{server.port}")
         say("运行中, 按 Ctrl-C 停止 / running, Ctrl-C to stop")
-        _wait_for_stop(servers)
+        _wait_for_stop(servers, services.broker)
 
 
 @app.command()
@@ -67,10 +72,23 @@ def status(
     raise typer.Exit(0 if all(server.pid for server in servers) else 1)
 
 
-def _wait_for_stop(servers: Sequence[Server]) -> None:
-    """Keep them running; one that ends again and again ends the command."""
+def _wait_for_stop(servers: Sequence[Server], broker: Broker | None) -> None:
+    """Keep them running, and their certificates good; one that ends again and again ends the command."""
     stop = {signal.SIGINT, signal.SIGTERM}
     signal.pthread_sigmask(signal.SIG_BLOCK, stop)
     supervisor = Supervisor(servers)
+    renew_at_s = time.monotonic() + RENEWAL_CHECK_S
     while signal.sigtimedwait(stop, CHECK_S) is None:
-        supervisor.look(time.monotonic())
+        now_s = time.monotonic()
+        supervisor.look(now_s)
+        if broker is not None and now_s >= renew_at_s:
+            renew_at_s = now_s + RENEWAL_CHECK_S
+            _renew(broker)
+
+
+def _renew(broker: Broker) -> None:
+    try:
+        broker.renew()
+    except UnavailableError as error:
+        # It is starting again, say; four months are left when this begins.
+        log.warning("broker_certificates_not_renewed", why=str(error))

@@ -192,7 +192,7 @@ DEFAULT_RULES: tuple[AlertRule, ...] = (
         source="Royal College of Physicians, NEWS2: scores 3",
         version="2017",
         gap_ms=DAY_MS,
-        parameters={"spo2_percent": 91},
+        parameters={"oxygen_saturation_percent": 91},
     ),
 )
 

@@ -17,7 +17,7 @@ SOURCE, VERSION = "Royal College of Physicians, NEWS2, chart 1", "2017"
 
 _BANDS: dict[str, tuple[tuple[float, ...], tuple[int, ...]]] = {
     # Upper ends of the bands, closed, in the resolution of the chart; the scores; above the last end.
-    "spo2_percent": ((91, 93, 95), (3, 2, 1, 0)),
+    "oxygen_saturation_percent": ((91, 93, 95), (3, 2, 1, 0)),
     "systolic_mmhg": ((90, 100, 110, 219), (3, 2, 1, 0, 3)),
     "pulse_rate_per_min": ((40, 50, 90, 110, 130), (3, 1, 0, 1, 2, 3)),
     "body_temperature_celsius": ((35.0, 36.0, 38.0, 39.0), (3, 1, 0, 1, 2)),

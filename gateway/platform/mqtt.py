@@ -87,7 +87,7 @@ class Identity:
 
     client_id: str
     expiry_s: int
-    will: Will
+    will: Will | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -347,7 +347,8 @@ async def connect(broker: BrokerAddress, identity: Identity) -> AsyncIterator[Se
     )
     client.connect_timeout = CONNECT_S_MAX
     client.max_inflight_messages_set(0)  # the owner bounds what is in flight
-    client.will_set(identity.will.topic, identity.will.payload, _QOS_1, retain=True)
+    if identity.will is not None:
+        client.will_set(identity.will.topic, identity.will.payload, _QOS_1, retain=True)
     if broker.username is not None:
         secret = broker.password
         client.username_pw_set(broker.username, secret.get_secret_value() if secret else None)

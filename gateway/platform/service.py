@@ -7,6 +7,10 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
+from gateway.platform.logs import get_logger
+
+_log = get_logger(__name__)
+
 
 class _AskedToEndError(Exception):
     """Ends the TaskGroup from inside."""
@@ -16,14 +20,19 @@ async def run_until_signalled(start: Callable[[asyncio.TaskGroup], None]) -> Non
     """Start the tasks and wait for a signal.
 
     A task that fails, or a callback that does, ends the service with its error: we are wrong, and
-    whoever started us starts us again.
+    whoever started us starts us again. Not so where the error is an `OSError`: then a connection broke
+    that nobody waits for any more, such as a TLS handshake that was given up and reset later.
     """
     asked = asyncio.Event()
     failures: list[BaseException] = []
 
     def fail(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if isinstance(error, OSError):
+            _log.warning("connection_broke_unwatched", why=repr(error), at=context.get("message"))
+            return
         loop.default_exception_handler(context)
-        if error := context.get("exception"):
+        if error:
             failures.append(error)
             asked.set()
 

@@ -54,13 +54,17 @@ class Evaluator:
 
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
+        self._signs: dict[str, int] = {}
+        """By the rule's name, whose readings meet it."""
 
     async def rules(self) -> list[RuleInForce]:
         """Return the rules that can be evaluated now."""
         async with self._connection.cursor(row_factory=dict_row) as cursor:
             await cursor.execute(QUERIES["rules"])
             rules = [rule_of_row(row) for row in await cursor.fetchall()]
-        return [found for found in rules if found.enabled and is_evaluable(found.rule)]
+        usable = [found for found in rules if found.enabled and is_evaluable(found.rule)]
+        self._signs = {found.rule.name: BY_NAME[found.rule.sign].code for found in usable}
+        return usable
 
     async def follow(self, changes: Sequence[Change], now_ms: int) -> Evaluated:
         """Evaluate what these changes concern and move the place on behind them."""
@@ -161,6 +165,7 @@ class Evaluator:
             "resident_id": resident,
             "rule": rule,
             "rule_id": rule_id,
+            "sign": self._signs.get(rule),
             "started_at": from_ms(episode.started_ms),
             "last_at": from_ms(episode.last_ms),
             "cleared_at": None if episode.cleared_ms is None else from_ms(episode.cleared_ms),

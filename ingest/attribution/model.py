@@ -250,4 +250,5 @@ def _of_anyone(value: Floats, quantity: Quantity) -> Floats:
 
 def _bounded(share: Floats) -> Floats:
     """Return shares whose odds among the members are at most `HABIT_ODDS_MAX`."""
-    return np.maximum(share, share.max(axis=1, keepdims=True) / HABIT_ODDS_MAX)
+    bounded: Floats = np.maximum(share, share.max(axis=1, keepdims=True) / HABIT_ODDS_MAX)
+    return bounded

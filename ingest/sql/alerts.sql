@@ -64,11 +64,11 @@ FOR UPDATE
 -- A new episode.
 INSERT INTO alert (
     resident_id, rule, rule_id, started_at, last_at, cleared_at, alarm_at, stage, readings, peak,
-    is_note, state
+    is_note, state, sign
 )
 VALUES (
     %(resident_id)s, %(rule)s, %(rule_id)s, %(started_at)s, %(last_at)s, %(cleared_at)s,
-    %(alarm_at)s, %(stage)s, %(readings)s, %(peak)s, %(is_note)s, %(state)s
+    %(alarm_at)s, %(stage)s, %(readings)s, %(peak)s, %(is_note)s, %(state)s, %(sign)s
 )
 RETURNING alert_id
 

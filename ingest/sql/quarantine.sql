@@ -11,6 +11,9 @@ WHERE (%(state)s::text IS NULL OR q.state = %(state)s)
     AND (%(reasons)s::smallint[] IS NULL OR q.reason = ANY(%(reasons)s))
     AND (%(device)s::bigint IS NULL OR q.device = %(device)s)
     AND (%(hub)s::text IS NULL OR h.name = %(hub)s)
+    AND (%(ids)s::bigint[] IS NULL OR q.quarantine_id = ANY(%(ids)s))
+    AND (%(since)s::timestamptz IS NULL OR q.quarantined_at >= %(since)s)
+    AND (%(until)s::timestamptz IS NULL OR q.quarantined_at < %(until)s)
     AND (%(before)s::bigint IS NULL OR q.quarantine_id < %(before)s)
 ORDER BY q.quarantine_id DESC
 LIMIT %(limit)s
@@ -41,6 +44,8 @@ WHERE q.state = 'waiting' AND q.kind IN (1, 2)
     AND (%(hub)s::text IS NULL OR h.name = %(hub)s)
     AND (%(devices)s::bigint[] IS NULL OR q.device = ANY(%(devices)s))
     AND (%(ids)s::bigint[] IS NULL OR q.quarantine_id = ANY(%(ids)s))
+    AND (%(since)s::timestamptz IS NULL OR q.quarantined_at >= %(since)s)
+    AND (%(until)s::timestamptz IS NULL OR q.quarantined_at < %(until)s)
     AND (%(linked)s IS FALSE OR EXISTS (
         SELECT
         FROM device d
@@ -79,10 +84,24 @@ FROM unnest(%(batch_id)s::bigint[], %(stored)s::integer[], %(duplicate)s::intege
 WHERE batch.batch_id = given.batch_id
 
 -- name: discard
--- Give entries up, with who and why; their bytes stay, the ledger still counts them.
+-- Give waiting entries up, the oldest first; their bytes stay, the ledger still counts them.
 UPDATE quarantine
-SET state = 'discarded', resolved_at = now(), resolved_by = %(by)s, message = %(why)s
-WHERE state = 'waiting' AND quarantine_id = ANY(%(quarantine_id)s)
+SET state = 'discarded', resolved_at = now(), resolved_by = %(by)s
+WHERE quarantine_id IN (
+    SELECT q.quarantine_id
+    FROM quarantine q
+    LEFT JOIN hub h USING (hub_id)
+    WHERE q.state = 'waiting'
+        AND (%(reasons)s::smallint[] IS NULL OR q.reason = ANY(%(reasons)s))
+        AND (%(device)s::bigint IS NULL OR q.device = %(device)s)
+        AND (%(hub)s::text IS NULL OR h.name = %(hub)s)
+        AND (%(ids)s::bigint[] IS NULL OR q.quarantine_id = ANY(%(ids)s))
+        AND (%(since)s::timestamptz IS NULL OR q.quarantined_at >= %(since)s)
+        AND (%(until)s::timestamptz IS NULL OR q.quarantined_at < %(until)s)
+    ORDER BY q.quarantine_id
+    LIMIT %(limit)s
+    FOR UPDATE OF q
+)
 RETURNING quarantine_id
 
 -- name: now_ms

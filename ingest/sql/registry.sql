@@ -25,13 +25,14 @@ DELETE FROM registry_change WHERE changed_at < now() - make_interval(secs => %(a
 SELECT pg_relation_size(%(table)s::regclass) / current_setting('block_size')::bigint
 
 -- name: hub
--- Enrolled hubs that are not revoked: id as a number, key, home, whether the home ever had another.
+-- Hubs: id as a number, key, home, whether revoked, whether the home ever had another.
 SELECT string_agg(
-    int8send(('x' || name)::bit(64)::bigint) || int4send(hub_id) || int4send(home_id) || boolsend(EXISTS (
+    int8send(('x' || name)::bit(64)::bigint) || int4send(hub_id) || int4send(home_id)
+    || boolsend(revoked_at IS NOT NULL) || boolsend(EXISTS (
         SELECT FROM hub AS other WHERE other.home_id = hub.home_id AND other.hub_id <> hub.hub_id
     )), '')
 FROM hub
-WHERE revoked_at IS NULL AND {only}
+WHERE {only}
 
 -- name: device
 -- Devices: address as a number, key, home.

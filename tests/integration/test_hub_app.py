@@ -70,6 +70,8 @@ clock = "system"
 adapters = ["{adapter}"]
 [mqtt]
 url = "mqtts://{LOOPBACK}:{broker.port}"
+[enrolment]
+url = "http://{LOOPBACK}:1"
 """,
         encoding="utf-8",
     )

@@ -18,6 +18,7 @@ from edge.storage import Storage, StorageSettings, open_storage
 from edge.uplink import Patience, Uplink, UplinkSettings
 from edge.window import WINDOW_BATCHES
 from gateway import wire
+from gateway.cli.admin.resend import ask_to_resend
 from gateway.errors import UnavailableError, UsageError
 from gateway.platform import mqtt
 from gateway.platform.backoff import Backoff
@@ -347,3 +348,33 @@ async def test_connecting_can_be_cancelled(broker: Broker) -> None:
         connecting.cancel()
         await asyncio.wait({connecting})
         assert connecting.cancelled()
+
+
+async def test_what_a_restored_store_asks_for_comes_again(broker: Broker, tmp_path: Path) -> None:
+    """Also where the hub was away when it was asked; and only once, though the request stays."""
+    broker.admit(NAME)
+    async with ingest_at(broker) as ingest:
+        async with hub_at(tmp_path, address_of(broker)) as hub:
+            await hub.keep(1, 2)
+            await hub.is_drained()
+        seen = len(ingest.batches)
+        await ask_to_resend(broker.access(), [NAME], datetime.now(UTC))
+        for _connection in range(2):
+            async with hub_at(tmp_path, address_of(broker)) as hub:
+                await until(lambda: len(ingest.batches) >= seen + 2)
+                await hub.is_drained()
+                tallies = await hub.storage.tallies()
+        assert ingest.sequences[seen:] == [1, 2]
+        assert (tallies[Tally.BATCHES_RESENT], tallies[Tally.STORED]) == (2, 2)
+
+
+async def test_rubbish_on_the_config_topic_is_counted_and_harmless(
+    broker: Broker, tmp_path: Path
+) -> None:
+    broker.admit(NAME)
+    async with ingest_at(broker) as ingest, hub_at(tmp_path, address_of(broker)) as hub:
+        await until(lambda: hub.uplink.is_connected)
+        ingest.session.publish(wire.topic(HUB, wire.Channel.CONFIG), b"no request")
+        await until(lambda: hub.counts.messages_ignored == 1)
+        await hub.keep(1)
+        await hub.is_drained()

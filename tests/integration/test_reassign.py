@@ -23,7 +23,7 @@ from gateway.platform.postgres import AsyncConnection, Connection, connect, conn
 from ingest.batches import Message, hub_homes, read_messages, reference_ms
 from ingest.guard import StaleRegistryError
 from ingest.ledger import read_ledger
-from ingest.quarantine import Filter, replay
+from ingest.quarantine import ActedBy, Filter, replay
 from ingest.registry import Registry, load_registry
 from ingest.store import Committed, Prepared, Store, prepare
 from ingest.verdicts import Verdict, judge, tables_of
@@ -45,6 +45,7 @@ pytestmark = pytest.mark.integration
 CUFF_ADDRESS = device_address(CUFF)
 TABLES = tables_of()
 BY = Author(actor="cli:nurse", origin="ward", reason="lent to a neighbour")
+BY_TEST = ActedBy(actor="cli:test", why="a test")
 HOUR = timedelta(hours=1)
 
 
@@ -369,8 +370,8 @@ async def test_a_replay_with_old_links_is_refused(
     registry = await load_registry(worker)
     end_link(admin, CUFF_ADDRESS, 255, NOON + HOUR)
     with pytest.raises(StaleRegistryError):
-        await replay(worker, registry, Filter(), by="test")
-    done = await replay(worker, await load_registry(worker), Filter(), by="test")
+        await replay(worker, registry, Filter(), BY_TEST)
+    done = await replay(worker, await load_registry(worker), Filter(), BY_TEST)
     assert (done.stored, done.still_waiting) == (1, 1)
     assert owners(database) == [101]
 

@@ -17,7 +17,7 @@ from gateway.measurement import TimeQuality, Undecoded
 from gateway.platform.postgres import AsyncConnection, connect
 from ingest.batches import Message
 from ingest.ledger import read_ledger
-from ingest.quarantine import Filter, discard, replay
+from ingest.quarantine import ActedBy, Filter, discard, replay
 from ingest.registry import load_registry
 from ingest.store import Store
 from ingest.verdicts import Verdict
@@ -249,7 +249,7 @@ async def test_what_waited_for_a_link_is_stored_at_its_own_time(
     query(database, "INSERT INTO link (device_id, user_slot, resident_id, during)"
                     " VALUES (12, 2, 102, '(,)')")  # fmt: skip
     registry = await load_registry(connection)
-    done = await replay(connection, registry, Filter(linked=True), by="test")
+    done = await replay(connection, registry, Filter(linked=True), ActedBy(actor="test"))
     assert (done.stored, done.still_waiting) == (1, 0)
     assert query(database, "SELECT resident_id, measured_at FROM measurement") == [(102, NOON)]
     ledger = read_ledger(database)
@@ -265,7 +265,7 @@ async def test_a_replay_of_what_is_stored_meanwhile_is_a_duplicate(
                     " VALUES (12, 2, 102, '(,)')")  # fmt: skip
     await committed(store, a_message(reading, sequence=2))
     registry = await load_registry(connection)
-    done = await replay(connection, registry, Filter(), by="test")
+    done = await replay(connection, registry, Filter(), ActedBy(actor="test"))
     assert (done.stored, done.duplicate, rows(database)) == (0, 1, 1)
     assert read_ledger(database).balanced
 
@@ -275,7 +275,7 @@ async def test_a_replay_leaves_what_is_still_wrong(
 ) -> None:
     await committed(store, a_message(a_pressure(Decimal(999))))
     registry = await load_registry(connection)
-    done = await replay(connection, registry, Filter(), by="test")
+    done = await replay(connection, registry, Filter(), ActedBy(actor="test"))
     assert (done.looked_at, done.still_waiting) == (1, 1)
     assert read_ledger(database).balanced
 
@@ -287,7 +287,7 @@ async def test_a_payload_is_replayed_by_a_decoder_that_reads_it(
     payload = bytes.fromhex("02800052006100ea070b140b3b37")
     await committed(store, an_undecoded_message(payload))
     registry = await load_registry(connection)
-    done = await replay(connection, registry, Filter(), by="test")
+    done = await replay(connection, registry, Filter(), ActedBy(actor="test"))
     assert done.stored == 1
     stored = query(database, "SELECT systolic_mmhg, measured_at, time_quality FROM measurement")
     assert stored == [(128.0, NOON - timedelta(seconds=5), TimeQuality.MAPPED)]
@@ -299,12 +299,28 @@ async def test_what_is_discarded_keeps_its_bytes_and_its_account(
 ) -> None:
     await committed(store, a_message(a_pressure(Decimal(999))))
     ((quarantine_id,),) = query(database, "SELECT quarantine_id FROM quarantine")
-    assert await discard(connection, [quarantine_id], by="nurse", why="cuff broken") == [
-        quarantine_id
-    ]
+    nurse = ActedBy(actor="nurse", why="cuff broken")
+    assert await discard(connection, Filter(ids=(quarantine_id,)), nurse) == [quarantine_id]
+    assert await discard(connection, Filter(ids=(quarantine_id,)), nurse) == []
     assert query(database, "SELECT state, resolved_by, length(content) FROM quarantine") == [
         ("discarded", "nurse", 64)
     ]
+    assert query(database, "SELECT actor, action, reason, detail FROM audit") == [
+        ("nurse", "quarantine.discard", "cuff broken", {"entries": [quarantine_id]})
+    ]
+    assert read_ledger(database).balanced
+
+
+async def test_filters_choose_what_is_discarded(
+    store: Store, connection: AsyncConnection, database: str
+) -> None:
+    await committed(store, a_message(a_pressure(Decimal(999)), a_pressure(device=STRANGER)))
+    by = ActedBy(actor="nurse", why="a test")
+    nobody = Filter(until=NOON)
+    assert await discard(connection, nobody, by) == []
+    assert len(await discard(connection, Filter(reasons=(Verdict.IMPLAUSIBLE,)), by)) == 1
+    assert await discard(connection, Filter(device=CUFF), by) == []
+    assert len(await discard(connection, Filter(hub=wire.hub_name(HUB), since=NOON), by)) == 1
     assert read_ledger(database).balanced
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from types import SimpleNamespace
 
 import pytest
@@ -17,6 +19,7 @@ from gateway.errors import DataError, UnavailableError, UsageError
 
 runner = CliRunner()
 
+COMMANDS_BY_NAME = {command.name: command for command in COMMANDS}
 EXAMPLE = Command(name="example", extra="server", help="例 / an example")
 
 
@@ -39,6 +42,30 @@ def test_every_command_can_be_called_by_its_name(command: Command) -> None:
     done = runner.invoke(build_app([command.name]), [command.name, "--help"])
     assert done.exit_code == 0, done.output
     assert " / " in command.help
+
+
+def helps(command: Command) -> Iterator[tuple[list[str], str]]:
+    """Yield the help of each command of a group, or of the one that the command is."""
+    waiting = [[command.name]]
+    while waiting:
+        words = waiting.pop()
+        told = runner.invoke(build_app(words), [*words, "--help"], env={"COLUMNS": "200"}).output
+        names = re.findall(r"^│ (\S+) ", told.partition("─ Commands ─")[2], re.MULTILINE)
+        waiting += [[*words, name] for name in names]
+        if not names:
+            yield words, told
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
+def test_every_command_shows_an_example_of_itself(command: Command) -> None:
+    for words, told in helps(command):
+        assert "例 / example" in told, words
+        assert re.search(rf"(^|/|\s)hearth {' '.join(words)}\b", told, re.MULTILINE), words
+
+
+def test_an_example_has_what_the_command_cannot_do_without() -> None:
+    told = {tuple(words): text for words, text in helps(COMMANDS_BY_NAME["admin"])}
+    assert "hearth admin device add C0:26:DA:01:02:03 --home" in told["admin", "device", "add"]
 
 
 def test_the_version_is_told() -> None:

@@ -223,7 +223,7 @@ def _plain_session(taken: list[tuple[int, float, float]]) -> float:
     ("parameter", "bands"),
     [
         # Royal College of Physicians, NEWS2, chart 1: value, score
-        ("spo2_percent", [(91, 3), (92, 2), (93, 2), (94, 1), (95, 1), (96, 0)]),
+        ("oxygen_saturation_percent", [(91, 3), (92, 2), (93, 2), (94, 1), (95, 1), (96, 0)]),
         (
             "systolic_mmhg",
             [(90, 3), (91, 2), (100, 2), (101, 1), (110, 1), (111, 0), (219, 0), (220, 3)],
@@ -405,7 +405,7 @@ def test_no_readings_give_no_episodes(rule: str) -> None:
         "diastolic_mmhg",
         "body_temperature_celsius",
         "body_weight_kg",
-        "spo2_percent",
+        "oxygen_saturation_percent",
     )
     nothing = samples([], [], {name: [] for name in names})
     assert not len(found_episodes(rule, nothing).resident)

@@ -25,6 +25,8 @@ id = "00c0ffee00c0ffee"
 data_dir = "{folder}"
 [mqtt]
 url = "mqtts://127.0.0.1:8883"
+[enrolment]
+url = "http://127.0.0.1:8420"
 """
 CUFF = """
 [[device]]
@@ -139,7 +141,7 @@ def test_the_key_is_for_its_owner_only(tmp_path: Path) -> None:
         (edited("[hub]", '[hub]\naccept = "listed"'), r"accept = \"listed\" needs at least one"),
         (edited("mqtts://", "mqtt://"), r"\[mqtt\] url: .*mqtts://host"),
         (edited("mqtts://", "mqtts://me:secret@"), r"\[mqtt\] url: .*certificate"),
-        (SMALLEST + '[enrolment]\nurl = "ftp://x"', r"\[enrolment\] url: .*http://host"),
+        (edited("http://", "ftp://"), r"\[enrolment\] url: .*http://host"),
         (SMALLEST + "[outbox]\ncapacity = 5", r"\[outbox\] capacity: .*10000"),
         (SMALLEST + '[outbox]\nat_capacity = "explode"', r"\[outbox\] at_capacity"),
         (SMALLEST + '[[device]]\naddress = "C0:26"', r"\[\[device\]\] 1 address: .*no Bluetooth"),

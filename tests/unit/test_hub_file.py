@@ -61,7 +61,8 @@ def test_an_older_files_schema_is_brought_up_to_date_and_nothing_in_it_is_lost(
     epoch = begin(tmp_path)
     with closing(sqlite3.connect(tmp_path / "outbox.sqlite")) as old:
         old.executescript(
-            "DROP TABLE undated; DROP TABLE boot;"
+            "DROP TABLE undated; DROP TABLE boot; DROP TABLE receipted; DROP TABLE request;"
+            "ALTER TABLE batch DROP COLUMN times_receipted;"
             "ALTER TABLE time_line DROP COLUMN drift_ppm;"
             "ALTER TABLE time_line DROP COLUMN observed_ms;"
             "INSERT INTO time_line VALUES ('0000c026da010203', 0, 1, 5000, 1, 2, NULL);"
@@ -199,7 +200,7 @@ def test_the_status_is_read_beside_a_running_hub(tmp_path: Path) -> None:
     outbox.append(SEED)
     outbox.seal()
     outbox.append([measurement(9)])
-    status = read_status(HUB, tmp_path / "outbox.sqlite")
+    status = read_status(HUB, tmp_path / "outbox.sqlite", tmp_path / "identity")
     assert (status.epoch, status.next_sequence) == (outbox.epoch, 2)
     assert (status.depth.entries, status.depth.batches, status.depth.records) == (1, 1, 5)
     assert status.files_set_aside == 0
@@ -208,14 +209,14 @@ def test_the_status_is_read_beside_a_running_hub(tmp_path: Path) -> None:
 
 def test_the_status_of_a_hub_that_never_ran_says_so(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="has not run"):
-        read_status(HUB, tmp_path / "outbox.sqlite")
+        read_status(HUB, tmp_path / "outbox.sqlite", tmp_path / "identity")
 
 
 def test_the_status_of_a_damaged_file_says_what_to_do(tmp_path: Path) -> None:
     path = tmp_path / "outbox.sqlite"
     path.write_bytes(b"no database" * 1000)
     with pytest.raises(UsageError, match="restart the hub"):
-        read_status(HUB, path)
+        read_status(HUB, path, tmp_path / "identity")
 
 
 def test_looking_changes_nothing(tmp_path: Path) -> None:

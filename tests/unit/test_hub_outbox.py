@@ -20,6 +20,7 @@ from edge.payloads import Item
 from edge.sealing import BATCH_BYTES_MAX, RECEIVED_BEFORE_MS_MAX, batches_of, entry_of, message_of
 from gateway import wire
 from gateway.errors import UnavailableError
+from gateway.gatt.times import ms_since_epoch
 from gateway.measurement import Measurement
 from tests.outboxes import (
     HUB,
@@ -32,6 +33,8 @@ from tests.outboxes import (
     receipt_for,
     undecoded,
 )
+
+NOW_MS = ms_since_epoch(NOON)
 
 
 @pytest.fixture(autouse=True)
@@ -98,10 +101,10 @@ def test_only_a_receipt_of_its_epoch_and_sequence_removes_a_batch(tmp_path: Path
     outbox.seal()
     (batch,) = all_batches(outbox)
     right = receipt_for(batch)
-    assert outbox.receipted([replace(right, epoch=batch.epoch + 1)]) == []
-    assert outbox.receipted([replace(right, sequence=batch.sequence + 1)]) == []
+    assert outbox.receipted([replace(right, epoch=batch.epoch + 1)], NOW_MS) == []
+    assert outbox.receipted([replace(right, sequence=batch.sequence + 1)], NOW_MS) == []
     assert all_batches(outbox) == [batch]
-    assert outbox.receipted([right, right]) == [right]
+    assert outbox.receipted([right, right], NOW_MS) == [right]
     assert all_batches(outbox) == []
     assert outbox.depth.held == 0
 
@@ -111,7 +114,9 @@ def test_receipts_are_added_up_and_checked(tmp_path: Path) -> None:
     outbox.append([measurement(n) for n in range(8)])
     outbox.seal()
     first, second = all_batches(outbox)
-    outbox.receipted([receipt_for(first, duplicate=3), replace(receipt_for(second), stored=1)])
+    outbox.receipted(
+        [receipt_for(first, duplicate=3), replace(receipt_for(second), stored=1)], NOW_MS
+    )
     tallies = outbox.tallies()
     assert (tallies[Tally.STORED], tallies[Tally.DUPLICATE]) == (2, 3)
     assert tallies[Tally.RECEIPTS_MISCOUNTED] == 1
@@ -235,7 +240,7 @@ class Life(RuleBasedStateMachine):
     @rule(batches=published)
     def receipt(self, batches: list[Batch]) -> None:
         """It may come late, twice, and after a crash."""
-        self.outbox.receipted([receipt_for(batch) for batch in batches])
+        self.outbox.receipted([receipt_for(batch) for batch in batches], NOW_MS)
         for batch in batches:
             numbers = {number_of(item) for item in items_of(batch)}
             self.waiting -= numbers
@@ -245,7 +250,7 @@ class Life(RuleBasedStateMachine):
     def strange_receipt(self, epoch: int, sequence: int) -> None:
         strange = wire.Receipt(epoch=epoch, sequence=sequence, stored=1, duplicate=0, quarantined=0)
         if epoch != self.outbox.epoch:
-            self.outbox.receipted([strange])
+            self.outbox.receipted([strange], NOW_MS)
 
     @rule()
     def kill(self) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from itertools import takewhile
 
 import pytest
 from hypothesis import given
@@ -14,6 +16,7 @@ from gateway import wire
 from gateway.errors import DecodeError, EncodeError, Fault
 from gateway.gatt.times import DeviceTime, TimeType, local_device_time
 from gateway.measurement import Measurement, TimeQuality, Undecoded, device_address, device_id
+from gateway.platform.settings import CHECKOUT
 from gateway.quantity import Absent
 from gateway.vital_sign import QUANTITIES_MAX, Reading
 
@@ -93,47 +96,56 @@ def test_a_status_of_more_than_16_bits_is_refused() -> None:
         wire.encode_record(replace(measurement, reading=reading), NOON)
 
 
-def test_the_bytes_of_docs_wire_md() -> None:
-    """The example of the specification, byte by byte; a change here is a new wire version."""
-    reading = Reading(
-        values=(Decimal(128), Decimal(82), Decimal(97), Decimal(71)),
-        device_time=local_device_time(datetime(2026, 11, 23, 11, 59, 55, tzinfo=UTC)),
-        user_slot=1,
-        status=0x0004,
-    )
+def test_the_examples_of_docs_wire_md_are_what_is_sent() -> None:
+    """Byte by byte, out of the specification; a change here is a new wire version."""
     measurement = replace(
         a_measurement(),
-        reading=reading,
+        reading=Reading(
+            values=(Decimal(128), Decimal(82), Decimal(97), Decimal(71)),
+            device_time=local_device_time(datetime(2026, 11, 23, 11, 59, 55, tzinfo=UTC)),
+            user_slot=1,
+            status=0x0004,
+        ),
         measured_at=NOON - timedelta(seconds=5),
         received_at=NOON - timedelta(seconds=1),
         time_quality=TimeQuality.MAPPED,
         utc_offset_min=480,
         stored_record=True,
     )
-    record = wire.encode_record(measurement, NOON)
-    assert record == bytes.fromhex(
-        "030201da26c00000"  # device C0:26:DA:01:02:03
-        "78ea4608a2010000"  # device time 2026-11-23T11:59:55, local
-        "78768f06a2010000"  # measured 2026-11-23T03:59:55Z
-        "e8030000"  # received 1000 ms before the reference
-        "01010220"  # blood pressure, slot 1, MAPPED, +32 quarter hours
-        "04000011"  # status: irregular pulse; unit set 0; local time, 1 s, stored record
-        "80000000" "52000000" "61000000" "47000000" "00000000"  # 128, 82, 97, 71
-        "0000000000"  # exponents
-        "000001"  # the fifth value: NOT_SENT
-    )  # fmt: skip
-    header = wire.Header(
-        hub=HUB,
-        epoch=7,
-        sequence=1,
-        kind=wire.Kind.MEASUREMENTS,
-        count=1,
-        reference_at=NOON,
+    undecoded = Undecoded(
+        device=measurement.device,
+        source=0x2A35,
+        fault=Fault.TRUNCATED,
+        payload=bytes.fromhex("1e80005200"),
+        received_at=NOON,
+        clock_offset_ms=-5000,
+        utc_offset_min=480,
     )
-    assert wire.encode_batch(header, record)[:48] == bytes.fromhex(
-        "48525442" "01" "01" "0100" "f8f0cddf" "0100" "0000"
-        "eeffc000eeffc000" "0700000000000000" "0100000000000000" "008a8f06a2010000"
-    )  # fmt: skip
+    first = a_header()
+    second = replace(a_header(kind=wire.Kind.UNDECODED), sequence=2)
+    receipts = [
+        wire.Receipt(epoch=7, sequence=1, stored=1, duplicate=0, quarantined=0),
+        wire.Receipt(epoch=7, sequence=2, stored=0, duplicate=0, quarantined=1),
+    ]
+    assert examples() == [
+        wire.encode_batch(first, wire.encode_record(measurement, NOON)),
+        wire.encode_batch(second, wire.encode_undecoded(undecoded, NOON)),
+        wire.encode_receipts(7, receipts),
+    ]
+
+
+def examples() -> list[bytes]:
+    """Return the bytes of each fenced block of the specification; words end the bytes of a line."""
+    text = (CHECKOUT / "docs" / "wire.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    return [b"".join(map(_bytes_of, block.splitlines())) for block in blocks]
+
+
+def _bytes_of(line: str) -> bytes:
+    words = line[len("header") :].split()
+    return bytes.fromhex(
+        "".join(takewhile(lambda word: re.fullmatch(r"([0-9a-f]{2})+", word) is not None, words))
+    )
 
 
 @given(st.lists(st.binary(max_size=64), min_size=1, max_size=5))

@@ -155,7 +155,8 @@ class _Demo:
                 not before.hubs
             ):  # a new database: outboxes of an older one would have to explain gaps
                 shutil.rmtree(hubs, ignore_errors=True)
-            town = settle(self._homes, services, hubs)
+            api_port = port or free_port()
+            town = settle(self._homes, services, hubs, f"http://{LOOPBACK}:{api_port}")
             plan = Plan(
                 settings=self._settings,
                 services=services,
@@ -164,7 +165,7 @@ class _Demo:
                 homes=len(self._homes),
                 seed=self._seed,
                 readings_per_s=self._readings_per_s,
-                api_port=port or free_port(),
+                api_port=api_port,
                 api_database_url=api_database_url(self._settings),
             )
             return await self._run_parts(plan, town, services, before)
@@ -248,7 +249,10 @@ async def _drain(town: Town) -> None:
     while True:
         held = 0
         for config in configs:
-            depth = (await asyncio.to_thread(read_status, config.hub_id, config.outbox_path)).depth
+            status = await asyncio.to_thread(
+                read_status, config.hub_id, config.outbox_path, config.identity
+            )
+            depth = status.depth
             held += depth.entries + depth.records
         if not held:
             return

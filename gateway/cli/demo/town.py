@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from uuid import NAMESPACE_URL, UUID, uuid5
 
+from api.enrolment import Office, make_code
 from api.records import Link, NewDevice, NewHub, Registration
 from api.registry import register
-from edge.identity import FOLDER, Identity, keep_identity
+from edge.enrolment import enrol
+from edge.identity import FOLDER, read_identity
 from firmware_sim.homes import Home, HomeDevice
+from gateway.errors import UsageError
 from gateway.platform import ca
-from gateway.platform.embedded.broker import Broker
 from gateway.platform.embedded.services import Services
-from gateway.platform.postgres import connect_blocking
+from gateway.platform.enrolment import CODE_LIFETIME
+from gateway.platform.postgres import Connection, connect_blocking
 from gateway.vital_sign import NO_USER_SLOT
 
 _HUB_FILE = """\
@@ -27,7 +31,12 @@ adapters = ["{adapter}"]
 
 [mqtt]
 url = "{broker}"
+
+[enrolment]
+url = "{api}"
 """
+_NO_API = "http://127.0.0.1"
+"""Stands in the codes, and is not used: the hubs of the demo are enrolled before its API runs."""
 _DEVICE = """
 [[device]]
 address = "{address}"
@@ -65,17 +74,21 @@ def home_id(home: Home) -> UUID:
     return uuid5(NAMESPACE_URL, f"hearth-demo:{home.seed}:{home.hub}")
 
 
-def settle(homes: Sequence[Home], services: Services, folder: Path) -> Town:
-    """Enter the homes, admit their hubs at the broker and write each a hub.toml. May be repeated."""
-    with connect_blocking(services.database_url, application="hearth-demo") as connection:
-        register(connection, _registration(homes))
+def settle(homes: Sequence[Home], services: Services, folder: Path, api_url: str) -> Town:
+    """Enter the homes, enrol their hubs and write each a hub.toml. May be repeated."""
     broker = services.broker
     assert broker is not None  # noqa: S101 - the demo has refused a person's own before
-    broker.admit(*(home.hub for home in homes))
+    office = Office(dsn=services.database_url, home=broker.home, broker_url=lambda: broker.hubs_url)
+    with connect_blocking(services.database_url, application="hearth-demo") as connection:
+        register(connection, _registration(homes))
+        connection.commit()
+        for home in homes:
+            _enrol(connection, office, home.hub, folder / home.hub)
     return Town(
         homes=tuple(homes),
         configs=tuple(
-            _configure(home, number, broker, folder) for number, home in enumerate(homes)
+            _configure(home, number, broker.hubs_url, api_url, folder)
+            for number, home in enumerate(homes)
         ),
     )
 
@@ -111,26 +124,37 @@ def _links(home: Home, device: HomeDevice) -> list[Link]:
     ]
 
 
-def _identity(broker: Broker, hub: str) -> Identity:
-    access = broker.access(hub)
-    assert access.cert_file is not None  # noqa: S101 - our own broker asks for one
-    return Identity(
-        hub=ca.Bundle.from_pem(access.cert_file.read_bytes()),
-        hubs_root=ca.authority(broker.home, ca.Role.HUBS).pem(),
-        services_root=ca.authority(broker.home, ca.Role.SERVICES).pem(),
+def _enrol(connection: Connection, office: Office, hub: str, data_dir: Path) -> None:
+    """Let a hub have its certificate as every hub does, but for the way over the network."""
+    folder = data_dir / FOLDER
+    if _is_enrolled(folder, office):
+        return
+    made = make_code(
+        connection, office.home, hub, of_home=None, url=_NO_API, lifetime=CODE_LIFETIME
     )
+    connection.commit()
+    enrol(made.code, folder, lambda _path, body: office.enrol(body, None))
 
 
-def _configure(home: Home, number: int, broker: Broker, folder: Path) -> Path:
+def _is_enrolled(folder: Path, office: Office) -> bool:
+    try:
+        certificate = read_identity(folder).hub.certificate
+    except UsageError:
+        return False
+    root = ca.authority(office.home, ca.Role.HUBS)
+    return root.has_issued(certificate) and not ca.is_due(certificate, datetime.now(UTC))
+
+
+def _configure(home: Home, number: int, broker: str, api_url: str, folder: Path) -> Path:
     data_dir = folder / home.hub
     data_dir.mkdir(parents=True, exist_ok=True)
-    keep_identity(data_dir / FOLDER, _identity(broker, home.hub))
     text = _HUB_FILE.format(
         hub=home.hub,
         zone=home.zone,
         data_dir=data_dir,
         adapter=f"hci{number}",
-        broker=broker.access(home.hub).url,
+        broker=broker,
+        api=api_url,
     )
     text += "".join(
         _DEVICE.format(address=device.address, name=device.model.name) for device in home.devices

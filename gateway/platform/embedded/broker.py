@@ -88,6 +88,15 @@ class Broker(Server):
         """
         return self._remembered("services_port")
 
+    @property
+    def hubs_url(self) -> str:
+        """Where hubs on this machine reach it.
+
+        Raises:
+            UnavailableError: it never ran.
+        """
+        return f"mqtts://{LOOPBACK}:{self.port}"
+
     def access(self, client: str = INGEST) -> BrokerAccess:
         """Return how ingest, or a hub that was admitted, connects from this machine."""
         port = self.services_port if client == INGEST else self.port

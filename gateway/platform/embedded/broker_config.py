@@ -10,25 +10,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from gateway.gatt.payload import PAYLOAD_BYTES_MAX
 from gateway.platform.settings import LOOPBACK
-from gateway.wire import (
-    BATCH_RECORDS_MAX,
-    HEADER_BYTES,
-    TOPIC_ROOT,
-    UNDECODED_ENTRY,
-    Channel,
-)
+from gateway.wire import TOPIC_ROOT, Channel
 
 INGEST = "ingest"
 """The service that reads every hub's batches and answers them."""
 
-PACKET_BYTES_MAX = (
-    HEADER_BYTES + BATCH_RECORDS_MAX * (UNDECODED_ENTRY.size + PAYLOAD_BYTES_MAX) + 1024
-)
-"""A client that sends a longer packet is disconnected (MQTT 5 reason 0x95): the longest batch that
-the wire format has, with its topic. What is no batch and not longer reaches ingest, which counts and
-quarantines it."""
+PACKET_BYTES_MAX = 16 << 20
+"""A client that sends a longer packet is disconnected (MQTT 5 reason 0x95). Four times the longest batch
+of the wire format: rubbish of 10 MB still reaches ingest, which counts and quarantines it, so that a
+hub that went wrong is seen there and not only in the broker's log."""
 QUEUED_MESSAGES_MAX = 1_000_000
 QUEUED_BYTES_MAX = 64 << 20
 """Kept for each session that is away. Beyond either, Mosquitto drops the newest although it

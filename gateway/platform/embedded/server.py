@@ -16,6 +16,7 @@ from gateway.platform.file_lock import FileLock
 from gateway.platform.logs import get_logger
 from gateway.platform.ports import is_free, remembered_port
 from gateway.platform.process import Child, Program, RunAs
+from gateway.platform.secret_files import write_private
 
 PORT_TRIES = 3
 """Another program can take the port between our look and the start: so often, then an error."""
@@ -165,6 +166,6 @@ class Server(ABC):
                 if attempt == PORT_TRIES or not lost_its_port:
                     raise
             else:
-                self._pid_file.write_text(f"{self._child.pid}\n", encoding="ascii")
+                write_private(self._pid_file, f"{self._child.pid}\n".encode())
                 log.info("server_started", server=self.name, port=port, pid=self._child.pid)
                 return

@@ -1,0 +1,1 @@
+"""Parts that lack one safety each: `hearth chaos` with one of them in the cast has to fail."""

@@ -9,17 +9,17 @@ an audit row. What is derived from the readings is derived from the rows, which 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import numpy as np
 
-from api.cursor import Place, encode_place
-from api.records import Belief, Correction
+from api.cursor import Place, decode_place, encode_place
+from api.records import Belief, Candidate, Correction, Unassigned
 from api.registry import QUERIES as REGISTRY
 from api.registry import canonical_address
 from gateway.errors import UsageError
@@ -32,20 +32,33 @@ from gateway.platform.postgres import (
     Int8s,
     class_row,
     load_queries,
+    sql,
     translated,
 )
 from gateway.stored import FLAG_CLAIMED, FLAG_INFERRED, FLAG_UNUSUAL
-from gateway.vitals import BY_CODE
+from gateway.vitals import BY_CODE, QUANTITIES
+from gateway.wire import OFFSET_STEP_MIN
 
 STATEMENT_S_MAX = 120
 """A correction whose statement takes longer is given up; ingest waits meanwhile."""
 IDLE_S_MAX = 10
 """A correction whose client falls silent is given up after this."""
 HISTORY_MAX = 10_000
+WORKLIST_MAX = 1_000
+CLAIMS_MAX = 1_000
+"""So many readings are claimed at once."""
 NOBODY = 0
 """The store's key of a resident who is none: the readings go to the worklist."""
 
 _QUERIES = load_queries(Path(__file__).parent / "sql" / "corrections.sql")
+_WORKLIST = _QUERIES["worklist"].format(
+    quantities=sql.SQL(", ").join(
+        sql.SQL("m.{}").format(sql.Identifier(quantity.name)) for quantity in QUANTITIES
+    )
+)
+_FIRST_COLUMN = 8
+"""The quantities' columns come behind so many others."""
+_COLUMN_OF = {quantity.name: _FIRST_COLUMN + i for i, quantity in enumerate(QUANTITIES)}
 _DECIDED = FLAG_INFERRED | FLAG_CLAIMED
 _KEPT_FLAGS = ~(_DECIDED | FLAG_UNUSUAL)
 """What stays of a reading's flags when it gets another owner by a link."""
@@ -141,6 +154,78 @@ def undo(connection: Connection, correction_id: int, author: Author) -> Correcti
         owners = {undone["resident_id"], *(owner for (owner,) in restored)}
         _finish(connection, place, author, "device.undo", owners)
         return _correction(connection, new_id)
+
+
+def list_worklist(
+    connection: Connection,
+    *,
+    author: Author,
+    device: str | None = None,
+    home: UUID | None = None,
+    limit: int = WORKLIST_MAX,
+) -> list[Unassigned]:
+    """Return readings that wait for a person to say whose they are, newest first. Audited.
+
+    At most `WORKLIST_MAX`.
+    """
+    address = None if device is None else canonical_address(device)
+    with translated(), connection.transaction():
+        rows = connection.execute(
+            _WORKLIST,
+            {
+                "claimed": FLAG_CLAIMED,
+                "device": address,
+                "home": home,
+                "limit": min(limit, WORKLIST_MAX),
+            },
+        ).fetchall()
+        event = AuditEvent(
+            actor=author.actor,
+            action="worklist.read",
+            origin=author.origin,
+            detail={"readings": len(rows)},
+        )
+        write_audit_blocking(connection, [event])
+    return [_unassigned(row) for row in rows]
+
+
+def claim(
+    connection: Connection, readings: Sequence[str], resident: UUID | None, author: Author
+) -> Correction:
+    """Say whose readings are (their ids); None: a stranger's. The model learns from it.
+
+    Raises:
+        UsageError: an id is none of a stored reading, or the resident is not entered.
+    """
+    places = _places(readings)
+    with translated(), connection.transaction():
+        _begin(connection)
+        new_owner = NOBODY if resident is None else _resident_id(connection, resident)
+        nowhere = {"device_id": None, "user_slot": None, "from_at": None, "until_at": None}
+        correction_id = _add_correction(connection, "claim", nowhere, new_owner, author)
+        given = {
+            "correction_id": correction_id,
+            "resident_id": new_owner,
+            "measured_us": [(place.measured_at - _EPOCH) // _MICROSECOND for place in places],
+            "times": [place.measured_at for place in places],
+            "devices": [place.device_id for place in places],
+            "user_slots": [place.user_slot for place in places],
+            "signs": [place.sign for place in places],
+            "identity_us": [place.identity_us for place in places],
+            "kept_flags": _KEPT_FLAGS,
+            "claimed": FLAG_CLAIMED,
+        }
+        remembered = connection.execute(_QUERIES["remember_claimed"], given)
+        if remembered.rowcount != len(places):
+            raise UsageError(
+                "有的测量不存在 / not all of these readings are stored: 请查看 / see "
+                "`hearth admin worklist list`"
+            )
+        connection.execute(_QUERIES["claim"], given)
+        connection.execute(_QUERIES["slots_due"], given)
+        place = {**nowhere, "correction_id": correction_id}
+        _finish(connection, place, author, "worklist.claim", {new_owner})
+        return _correction(connection, correction_id)
 
 
 def list_corrections(
@@ -343,6 +428,47 @@ def _correction(connection: Connection, correction_id: int) -> Correction:
     for key in ("device_id", "resident_id"):
         del fields[key]
     return Correction(**fields)
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+def _places(readings: Sequence[str]) -> list[Place]:
+    if not 1 <= len(set(readings)) <= CLAIMS_MAX:
+        raise UsageError(f"一次 1 至 {CLAIMS_MAX} 条 / 1 to {CLAIMS_MAX} readings at a time")
+    try:
+        return [decode_place(reading) for reading in dict.fromkeys(readings)]
+    except ValueError as error:
+        raise UsageError(
+            f"测量编号有误 / {error}: 请查看 / see `hearth admin worklist list`"
+        ) from error
+
+
+def _unassigned(row: tuple[Any, ...]) -> Unassigned:
+    measured_at, device_id, user_slot, sign, identity_us, device, utc_offset, candidates = row[
+        :_FIRST_COLUMN
+    ]
+    place = Place(
+        measured_at=measured_at,
+        device_id=device_id,
+        user_slot=user_slot,
+        sign=sign,
+        identity_us=identity_us,
+    )
+    zone = UTC if utc_offset is None else timezone(timedelta(minutes=OFFSET_STEP_MIN * utc_offset))
+    values = {
+        quantity.name: row[_COLUMN_OF[quantity.name]] for quantity in BY_CODE[sign].quantities
+    }
+    return Unassigned(
+        reading=encode_place(place),
+        measured_at=measured_at.astimezone(zone),
+        device=device,
+        user_slot=user_slot,
+        sign=BY_CODE[sign].name,
+        values={name: value for name, value in values.items() if value is not None},
+        candidates=[Candidate(resident=who, probability=chance) for who, chance in candidates],
+    )
 
 
 def _belief(row: tuple[Any, ...]) -> Belief:

@@ -143,3 +143,27 @@ class Belief:
     believed_from: datetime
     believed_until: datetime | None
     corrected_by: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """How likely a reading is a resident's; None: someone else's."""
+
+    resident: str | None
+    probability: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unassigned:
+    """A stored reading that nobody is known to be the owner of; `reading` is its id.
+
+    `candidates`: the most likely first; empty where the household's history was not asked.
+    """
+
+    reading: str
+    measured_at: datetime
+    device: str
+    user_slot: int
+    sign: str
+    values: dict[str, float]
+    candidates: list[Candidate]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields, is_dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -99,4 +99,12 @@ def _exactly(value: object) -> str:
 def _briefly(value: object) -> str:
     if value is None:
         return "-"
-    return value.isoformat(timespec="seconds") if isinstance(value, datetime) else str(value)
+    if isinstance(value, datetime):
+        return value.isoformat(timespec="seconds")
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_briefly(entry)}" for name, entry in value.items())
+    if isinstance(value, list):
+        return "; ".join(map(_briefly, value))
+    if is_dataclass(value):
+        return " ".join(_briefly(getattr(value, field.name)) for field in fields(value))
+    return str(value)

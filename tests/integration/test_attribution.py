@@ -11,16 +11,19 @@ from typing import LiteralString
 import numpy as np
 import pytest
 
+from api.corrections import Author, Period, claim, history, list_worklist
+from gateway.errors import UsageError
 from gateway.measurement import Measurement
 from gateway.platform.changes import end_of_changes, read_changes
-from gateway.platform.postgres import AsyncConnection, connect
-from gateway.stored import FLAG_INFERRED
+from gateway.platform.postgres import AsyncConnection, connect, connect_blocking
+from gateway.stored import FLAG_CLAIMED, FLAG_INFERRED
 from ingest.attribution.settle import SettledSlots, settle_due, settle_shared
 from ingest.batches import hub_homes, read_messages, reference_ms
 from ingest.ledger import read_ledger
 from ingest.registry import load_registry
 from ingest.store import Store, prepare
 from ingest.verdicts import judge, tables_of
+from tests.archives import public_id
 from tests.worlds import NOON, a_message, a_weight, enter_registry, query, some_batch_ids
 
 pytestmark = pytest.mark.integration
@@ -201,3 +204,70 @@ async def test_two_who_settle_at_once_do_it_once(worker: AsyncConnection, databa
     ):
         await asyncio.gather(settle_due(one), settle_due(other))
     assert query(database, "SELECT count(*) FROM correction") == [(1,)]
+
+
+BY = Author(actor="cli:nurse", origin="ward", reason="asked them")
+
+
+async def test_the_worklist_shows_what_waits_and_how_likely_each_is(
+    worker: AsyncConnection, database: str
+) -> None:
+    await stored(worker, *a_month())
+    await settle_due(worker)
+    with connect_blocking(database, application="hearth-tests", autocommit=True) as admin:
+        waiting = list_worklist(admin, author=BY)
+        assert list_worklist(admin, author=BY, device="0" * 12) == []
+    assert [entry.values["body_weight_kg"] for entry in waiting] == [71.0, 45.0]
+    assert [entry.candidates[0].resident for entry in waiting] == [None, None]
+    read = query(database, "SELECT actor, detail FROM audit WHERE action = 'worklist.read'")
+    assert read == [("cli:nurse", {"readings": 2}), ("cli:nurse", {"readings": 0})]
+
+
+async def test_a_claim_gives_the_reading_its_owner_and_takes_it_off_the_worklist(
+    worker: AsyncConnection, database: str
+) -> None:
+    await stored(worker, *a_month())
+    await settle_due(worker)
+    with connect_blocking(database, application="hearth-tests", autocommit=True) as admin:
+        of_71, of_45 = (entry.reading for entry in list_worklist(admin, author=BY))
+        done = claim(admin, [of_71], public_id(database, 102), BY)
+        claim(admin, [of_45], None, BY)
+        assert list_worklist(admin, author=BY) == []
+    assert (done.kind, done.readings) == ("claim", 1)
+    claimed = query(
+        database,
+        "SELECT resident_id, flags FROM measurement WHERE body_weight_kg IN (45, 71) ORDER BY body_weight_kg",
+    )
+    assert claimed == [(0, FLAG_CLAIMED), (102, FLAG_CLAIMED)]
+    audited = query(
+        database, "SELECT resident_id, reason FROM audit WHERE action = 'worklist.claim' ORDER BY 1"
+    )
+    assert audited == [(102, "asked them"), (None, "asked them")]
+    await settle_due(worker)
+    assert query(database, "SELECT count(*) FROM measurement WHERE flags = 8") == [(2,)]
+
+
+async def test_a_wrong_attribution_is_put_right_by_a_claim(
+    worker: AsyncConnection, database: str
+) -> None:
+    await stored(worker, *a_month())
+    await settle_due(worker)
+    with connect_blocking(database, application="hearth-tests", autocommit=True) as admin:
+        period = Period(device="C0:26:DA:04:05:06", user_slot=255, from_at=None, until_at=None)
+        beliefs = history(admin, period, any_slot=False, as_of=None, author=BY)
+        theirs = next(b for b in beliefs if b.resident == public_id(database, 101))
+        claim(admin, [theirs.reading], public_id(database, 102), BY)
+    await settle_shared(worker)
+    kept = query(database, "SELECT count(*) FROM measurement WHERE flags = 8 AND resident_id = 102")
+    assert kept == [(1,)]
+
+
+async def test_only_stored_readings_are_claimed(worker: AsyncConnection, database: str) -> None:
+    await stored(worker, a_weight(slot=None))
+    with connect_blocking(database, application="hearth-tests", autocommit=True) as admin:
+        (entry,) = list_worklist(admin, author=BY)
+        other = entry.reading[:-1] + ("0" if entry.reading[-1] != "0" else "1")
+        for wrong in ("no token", other):
+            with pytest.raises(UsageError, match="worklist list"):
+                claim(admin, [entry.reading, wrong], public_id(database, 102), BY)
+    assert query(database, "SELECT resident_id FROM measurement") == [(0,)]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import typer
 
-from gateway.cli.admin import device, home, hub, link, resident
+from gateway.cli.admin import attribution, device, home, hub, link, resident, worklist
 
 EXAMPLES = """\
 例 / examples:
@@ -28,5 +28,5 @@ app = typer.Typer(
     epilog=EXAMPLES,
     no_args_is_help=True,
 )
-for group in (home, hub, resident, device, link):
+for group in (home, hub, resident, device, link, worklist, attribution):
     app.add_typer(group.app, name=group.__name__.rpartition(".")[2])

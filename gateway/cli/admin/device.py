@@ -7,7 +7,6 @@ import json
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
-from uuid import UUID
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import typer
@@ -16,6 +15,7 @@ from api import corrections, registry
 from api.corrections import Period
 from api.records import NewDevice, Registration
 from gateway.cli.admin.options import (
+    NOBODY,
     TIME_HELP,
     Address,
     AsJson,
@@ -27,6 +27,7 @@ from gateway.cli.admin.options import (
     moment_of,
     open_archive,
     register,
+    resident_or_nobody,
 )
 from gateway.cli.database import database_url
 from gateway.cli.tables import show
@@ -39,7 +40,6 @@ from gateway.vital_sign import NO_USER_SLOT
 from ingest.registry import load_registry
 from ingest.retime import Anchor, By, Choice, LaterFacts, Retimed, Slow, retime
 
-NOBODY = "nobody"
 EXAMPLES = """\
 例 / examples:
 
@@ -114,7 +114,7 @@ def reassign(
 
     The stored readings of the period move too; times and values stay, the old attribution is kept.
     """
-    resident = _resident_or_nobody(to)
+    resident = resident_or_nobody(to)
     period = Period(device=device, user_slot=slot, from_at=from_at, until_at=until_at)
     with open_archive() as connection:
         done = corrections.reassign(connection, period, resident, author(reason))
@@ -174,17 +174,6 @@ def history(
             connection, period, any_slot=slot is None, as_of=as_of, author=author("")
         )
     show(beliefs, as_json=as_json)
-
-
-def _resident_or_nobody(text: str) -> UUID | None:
-    if text.lower() == NOBODY:
-        return None
-    try:
-        return UUID(text)
-    except ValueError as error:
-        raise typer.BadParameter(
-            f"应为居民编号或 {NOBODY} / --to is a resident's id or {NOBODY}: {text}"
-        ) from error
 
 
 @app.command("retime")

@@ -71,6 +71,22 @@ def moment_of(text: str | datetime) -> datetime:
     return moment
 
 
+NOBODY = "nobody"
+"""What stands for no resident."""
+
+
+def resident_or_nobody(text: str) -> UUID | None:
+    """Read a resident's id, or `NOBODY`."""
+    if text.lower() == NOBODY:
+        return None
+    try:
+        return UUID(text)
+    except ValueError as error:
+        raise typer.BadParameter(
+            f"应为居民编号或 {NOBODY} / a resident's id or {NOBODY}: {text}"
+        ) from error
+
+
 def author(reason: str) -> Author:
     """Return who runs this command, as the audit has them."""
     actor, origin = command_actor()

@@ -6,6 +6,7 @@ transaction that reads, and what this module forgets the database refuses.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -55,10 +56,27 @@ MAY: Mapping[Role, frozenset[Needs]] = {
     Role.COORDINATOR: frozenset({Needs.RECORD, Needs.WORKLIST, Needs.EQUIPMENT}),
     Role.ADMINISTRATOR: frozenset({Needs.RECORD, Needs.AUDIT, Needs.EQUIPMENT, Needs.OPERATIONS}),
     Role.SERVICE: frozenset(
-        {Needs.VALUES, Needs.RECORD, Needs.WORKLIST, Needs.EQUIPMENT, Needs.OPERATIONS}
+        {
+            Needs.VALUES,
+            Needs.RECORD,
+            Needs.AUDIT,
+            Needs.WORKLIST,
+            Needs.EQUIPMENT,
+            Needs.OPERATIONS,
+        }
     ),
 }
 """What each role may ask for; of whom, the database decides."""
+_READS = r"\.(\*|[cud]*[rs][a-z]*)(\?.+)?"
+SCOPES: Mapping[Needs, re.Pattern[str]] = {
+    Needs.VALUES: re.compile(rf"system/(\*|Observation){_READS}"),
+    Needs.RECORD: re.compile(rf"system/(\*|Patient){_READS}"),
+    Needs.AUDIT: re.compile(rf"system/(\*|AuditEvent){_READS}"),
+    Needs.WORKLIST: re.compile(rf"system/(\*|Observation){_READS}"),
+    Needs.EQUIPMENT: re.compile(rf"system/(\*|Device){_READS}"),
+    Needs.OPERATIONS: re.compile("hearth/operations"),
+}
+"""Which scope of a service's token admits it to what; access.scope says the same of its account."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,9 +120,14 @@ def require(principal: Principal, needs: Needs, resident: UUID | None = None) ->
     """Refuse what no one of this role may ask for.
 
     Raises:
-        ForbiddenError: the role is not admitted to it, or a resident asks for another.
+        ForbiddenError: the role or the service's scopes do not admit to it, or a resident asks for
+            another.
     """
     if needs not in MAY[principal.role]:
         raise ForbiddenError("role")
+    if principal.role is Role.SERVICE and not any(
+        SCOPES[needs].fullmatch(scope) for scope in principal.scopes
+    ):
+        raise ForbiddenError("scope")
     if principal.role is Role.RESIDENT and resident not in {None, principal.resident}:
         raise ForbiddenError("other")

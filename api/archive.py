@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import TypeVar
 from uuid import UUID
 
-from api.access import ForbiddenError, Needs, Principal, SignedOutError, require
+from api.access import ForbiddenError, Needs, Principal, Role, SignedOutError, require
 from api.cursor import BEFORE_ALL, BEHIND_ALL, Place
-from api.documents import Health, HubLedger, ResidentDocument
+from api.documents import AuditEntry, Health, HubLedger, NoticeDocument, Objection, ResidentDocument
 from api.records import Device, Home, Hub, Link, Resident
 from api.registry import QUERIES as REGISTRY
 from gateway import __version__
@@ -155,6 +155,11 @@ class Archive:
     def __init__(self, pool: AsyncConnectionPool[AsyncConnection[TupleRow]]) -> None:
         self._pool = pool
 
+    @property
+    def pool(self) -> AsyncConnectionPool[AsyncConnection[TupleRow]]:
+        """The connections, for the issuer's own transactions."""
+        return self._pool
+
     @asynccontextmanager
     async def reading(
         self,
@@ -282,6 +287,105 @@ class Archive:
             query = _STATE["ledger"]
             return await _records(connection, HubLedger, query, after=after, limit=limit)
 
+    async def vouch(self, principal: Principal) -> None:
+        """Ask whether an account still stands, where nothing of a resident is read.
+
+        Raises:
+            SignedOutError: it does not, or its session is revoked.
+        """
+        parameters = {"reader": principal.user, "session": principal.session}
+        ((stands,),) = await self._rows(_ACCESS["vouch"], parameters)
+        if not stands:
+            raise SignedOutError
+
+    async def account_of(self, issuer: str, subject: str) -> Principal | None:
+        """Return who another issuer's subject is here; None: nobody."""
+        rows = await self._rows(_ACCESS["account_of"], {"issuer": issuer, "subject": subject})
+        return next(
+            (
+                Principal(user=user, role=Role(role), resident=resident)
+                for user, role, resident in rows
+            ),
+            None,
+        )
+
+    async def audit(
+        self, principal: Principal, resident: UUID, after: int | None, limit: int
+    ) -> list[AuditEntry]:
+        """Return who looked at a resident's data, the latest first; `reading` names the errors."""
+        async with self.reading(
+            principal, action="audit.read", needs=Needs.AUDIT, resident=resident
+        ) as connection:
+            query = _ACCESS["audit"]
+            return await _records(
+                connection, AuditEntry, query, resident=resident, after=after, limit=limit
+            )
+
+    async def notices(
+        self, principal: Principal, after: int | None, limit: int
+    ) -> list[NoticeDocument]:
+        """Return what the principal is told, the latest first."""
+        async with self.reading(principal, action="notice.list", needs=Needs.AUDIT) as connection:
+            query = _ACCESS["notices"]
+            return await _records(connection, NoticeDocument, query, after=after, limit=limit)
+
+    async def objections(self, principal: Principal, resident: UUID) -> list[Objection]:
+        """Return what a resident does not consent to; `reading` names the errors."""
+        async with self.reading(
+            principal, action="consent.read", needs=Needs.AUDIT, resident=resident
+        ) as connection:
+            cursor = await connection.execute(_ACCESS["objections"], {"resident": resident})
+            return [
+                Objection(
+                    id=id_,
+                    sign=None if sign is None else BY_CODE[sign].name,
+                    account=account,
+                    recorded_at=recorded_at,
+                )
+                for id_, sign, account, recorded_at in await cursor.fetchall()
+            ]
+
+    async def change_consent(
+        self,
+        principal: Principal,
+        resident: UUID,
+        *,
+        sign: VitalSign | None,
+        account: UUID | None,
+        allow: bool,
+    ) -> None:
+        """Let a resident withhold a sign or refuse an account, or allow it again.
+
+        Raises:
+            ForbiddenError: only the resident may say so.
+            SignedOutError: the account is disabled or the session revoked.
+        """
+        require(principal, Needs.AUDIT, resident)
+        parameters = {
+            "resident": resident,
+            "sign": None if sign is None else sign.code,
+            "account": account,
+            "object": not allow,
+        }
+        ((why,),) = await self._act("object", principal, parameters)
+        if why != "own":
+            raise _refused(why)
+
+    async def break_glass(self, principal: Principal, resident: UUID, reason: str) -> datetime:
+        """Open access in an emergency; return until when. The resident is told.
+
+        Raises:
+            ForbiddenError: only clinicians may.
+            UnknownResidentError: there is no such resident.
+            SignedOutError: the account is disabled or the session revoked.
+        """
+        parameters = {"resident": resident, "reason": reason}
+        ((admitted, why, expires_at),) = await self._act("break_glass", principal, parameters)
+        if not admitted:
+            raise _refused(why)
+        until: datetime = expires_at
+        return until
+
     async def lacking_columns(self) -> list[str]:
         """Return what this version reads and the schema does not have (yet)."""
         columns = {"columns": [quantity.name for quantity in QUANTITIES]}
@@ -301,6 +405,20 @@ class Archive:
     ) -> AbstractAsyncContextManager[AsyncConnection[TupleRow]]:
         return self.reading(principal, action=action, needs=Needs.EQUIPMENT)
 
+    async def _act(
+        self, query: str, principal: Principal, parameters: Mapping[str, object]
+    ) -> list[TupleRow]:
+        """Do what one function of the database decides, does and audits."""
+        who = {
+            "reader": principal.user,
+            "session": principal.session,
+            "origin": principal.origin,
+        }
+        with translated():
+            async with self._pool.connection() as connection, connection.transaction():
+                cursor = await connection.execute(_ACCESS[query], {**parameters, **who})
+                return await cursor.fetchall()
+
     async def _rows(self, query: sql.SQL, parameters: Mapping[str, object]) -> list[TupleRow]:
         """Read what is nobody's."""
         with translated():
@@ -309,18 +427,20 @@ class Archive:
                 return await cursor.fetchall()
 
 
-def _refusal(verdicts: Sequence[TupleRow]) -> Exception | None:
-    """Return what stands in the way, by the words of access.begin."""
-    for _resident, admitted, why in verdicts:
-        if not admitted:
-            match why:
-                case "unknown":
-                    return UnknownResidentError()
-                case "account":
-                    return SignedOutError()
-                case _:
-                    return ForbiddenError(why)
-    return None
+def _refusal(verdicts: Sequence[TupleRow]) -> DataError | None:
+    """Return what stands in the way; None: nothing."""
+    return next((_refused(why) for _resident, admitted, why in verdicts if not admitted), None)
+
+
+def _refused(why: str) -> DataError:
+    """Return the error for a word of the schema `access`."""
+    match why:
+        case "unknown":
+            return UnknownResidentError()
+        case "account":
+            return SignedOutError()
+        case _:
+            return ForbiddenError(why)
 
 
 async def _measurements(

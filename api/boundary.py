@@ -85,7 +85,8 @@ class _Exchange:
         if message["type"] == "http.response.start":
             self.status = int(message["status"])
             headers = MutableHeaders(scope=message)
-            headers.update(SECURITY_HEADERS)
+            for name, value in SECURITY_HEADERS.items():
+                headers.setdefault(name, value)  # a page says its own policy
             headers["X-Request-Id"] = self.id
         await self._send(message)
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, ClassVar, Generic, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, TypeVar
 from uuid import UUID
 
 import orjson
-from pydantic import ConfigDict, GetPydanticSchema, WithJsonSchema
+from pydantic import ConfigDict, Field, GetPydanticSchema, WithJsonSchema
 from pydantic_core import core_schema
 
 from api.records import Link
@@ -222,3 +222,92 @@ class Vocabulary:
     signs: Sequence[SignDocument]
     absences: Sequence[str]
     time_qualities: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Me:
+    """Who asks, as the token says."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _DOCUMENTED
+
+    id: UUID
+    role: str
+    resident: UUID | None
+    """A resident's own archive."""
+    scopes: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditEntry:
+    """One act on a resident's data: who, what, why, from where."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _DOCUMENTED
+
+    id: int
+    at: datetime
+    action: str
+    """noun.verb, such as measurement.read."""
+    reason: str | None
+    origin: str | None
+    """The address a request came from, or the machine of a command."""
+    actor: str
+    """user:ID, service:ID or cli:LOGIN."""
+    login: str | None
+    role: str | None
+    detail: dict[str, Any]
+    """`by`: why it was admitted; `refused`: why not."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoticeDocument:
+    """Something that a resident, or whoever reads the audit, is told."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _DOCUMENTED
+
+    id: int
+    kind: str
+    """break_glass: somebody opened the archive in an emergency."""
+    at: datetime
+    detail: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Objection:
+    """What a resident does not consent to: a sign is withheld, or an account is refused."""
+
+    id: UUID
+    sign: str | None
+    account: UUID | None
+    recorded_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConsentChange:
+    """What a resident says: to withhold a sign or refuse an account, or to allow it again."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _DOCUMENTED
+
+    sign: str | None = None
+    """The name of a sign; /signs lists them."""
+    account: UUID | None = None
+    """A clinician's account, as the audit names it."""
+    allow: bool = False
+    """True: allow it again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BreakGlass:
+    """Why access is needed in an emergency."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _DOCUMENTED
+
+    reason: Annotated[str, Field(min_length=5, max_length=500)]
+    """The resident and whoever reads the audit are told it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrokenGlass:
+    """Access in an emergency, and until when."""
+
+    resident: UUID
+    expires_at: datetime

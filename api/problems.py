@@ -41,10 +41,12 @@ _DETAILS = {
 _UNKNOWN_RESIDENT = "没有这位居民 / there is no such resident"
 _REFUSALS = {
     "role": "此角色无权访问 / your role may not have this",
+    "scope": "令牌的范围不包含此项 / the token's scopes do not cover this",
     "other": "只能查看自己的档案 / you may see your own archive only",
     "outside": "居民不在您的照护团队; 紧急情况可说明理由后临时访问 / the resident is not in your care team; "
     "in an emergency, access with a reason can be opened for a time",
     "refused": "居民拒绝了您的访问 / the resident refuses you access",
+    "nobody": "没有此账户 / there is no such account",
     "everyone": "请指明居民 / name the residents",
 }
 """By the words of access.begin."""

@@ -14,15 +14,27 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 
 import h11
+import httpx
 import uvicorn
+from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from api.app import create_app
-from api.archive import open_archive
+from api.archive import Archive, open_archive
+from api.auth import OwnTokens
+from api.auth_foreign import ForeignTokens
 from api.enrolment import Office
-from gateway.errors import UsageError
+from api.issuer.issuer import Issuer
+from api.issuer.keys import SigningKey, load_signing_key
+from api.issuer.passwords import Vault
+from api.issuer.store import IssuerStore
+from api.issuer.tokens import AUDIENCE, Signer
+from gateway.errors import UnavailableError, UsageError
+from gateway.platform.audit import ANCHOR_S, Notary
 from gateway.platform.logs import get_logger
+from gateway.platform.postgres import connect_blocking
 from gateway.platform.service import run_until_signalled
+from gateway.platform.settings import Settings
 
 HEAD_BYTES_MAX = 16 * 1024
 """A request whose head is longer is refused (400) and its connection closed."""
@@ -42,14 +54,47 @@ _log = get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiConfig:
-    """What the service needs to know. `port` 0: any free one. The DSN may hold a password."""
+    """What the service needs to know. `port` 0: any free one. The DSN may hold a password.
+
+    `issuer`: an OpenID Connect issuer of one's own; None: the built-in one, which signs with `key`
+    and opens second factors with `vault`. `url` is its name; None: http:// and where it listens.
+    """
 
     dsn: str
-    token: str
     host: str
     port: int
+    key: SigningKey
+    vault: Vault
+    audience: str = AUDIENCE
+    url: str | None = None
+    issuer: str | None = None
+    notary: Notary | None = None
+    """Anchors the audit from time to time; None: somebody else does."""
     office: Office | None = None
     """None: hubs are not enrolled here."""
+
+
+def config_of(
+    settings: Settings,
+    dsn: str,
+    *,
+    host: str | None,
+    port: int | None,
+    office: Office | None = None,
+) -> ApiConfig:
+    """Return what the settings say; `host` and `port` take the place of theirs where given."""
+    return ApiConfig(
+        dsn=dsn,
+        host=settings.api_host if host is None else host,
+        port=settings.api_port if port is None else port,
+        key=load_signing_key(settings.home),
+        vault=Vault(settings.home),
+        audience=settings.oidc_audience,
+        url=settings.api_url,
+        issuer=settings.oidc_issuer,
+        notary=Notary(settings.home),
+        office=office,
+    )
 
 
 async def run(config: ApiConfig) -> None:
@@ -74,10 +119,13 @@ async def serving(config: ApiConfig) -> AsyncIterator[int]:
     with _listen(config.host, config.port) as listener:
         if not ip_address(listener.getsockname()[0]).is_loopback:
             _log.warning("plain_http_beyond_this_machine", host=config.host)
-        async with open_archive(config.dsn) as archive:
+        async with (
+            open_archive(config.dsn) as archive,
+            httpx.AsyncClient(follow_redirects=False) as client,
+        ):
             server = _Server(
                 uvicorn.Config(
-                    create_app(archive, config.token, config.office),
+                    _application(config, archive, client, listener),
                     http=_BoundedH11,
                     ws="none",
                     lifespan="off",
@@ -93,10 +141,47 @@ async def serving(config: ApiConfig) -> AsyncIterator[int]:
             )
             async with asyncio.TaskGroup() as group:
                 group.create_task(server.serve(sockets=[listener]))
+                anchoring = group.create_task(_anchor_forever(config))
                 try:
                     yield listener.getsockname()[1]
                 finally:
                     server.should_exit = True
+                    anchoring.cancel()
+
+
+async def _anchor_forever(config: ApiConfig) -> None:
+    """Anchor the audit's chains every `ANCHOR_S`; what the database refuses now waits."""
+    while config.notary is not None:
+        await asyncio.sleep(ANCHOR_S)
+        try:
+            await asyncio.to_thread(_anchor, config.dsn, config.notary)
+        except (UnavailableError, OSError) as error:
+            _log.warning("audit_not_anchored", why=type(error).__name__)
+
+
+def _anchor(dsn: str, notary: Notary) -> None:
+    with connect_blocking(dsn, application="hearth-api-audit") as connection:
+        notary.anchor(connection)
+
+
+def _application(
+    config: ApiConfig, archive: Archive, client: httpx.AsyncClient, listener: socket.socket
+) -> FastAPI:
+    if config.issuer is not None:
+        foreign = ForeignTokens(
+            client, archive.account_of, issuer=config.issuer, audience=config.audience
+        )
+        return create_app(archive, foreign, office=config.office)
+    url = config.url or url_of(*listener.getsockname()[:2])
+    signer = Signer(key=config.key, issuer=url, audience=config.audience)
+    issuer = Issuer(IssuerStore(archive.pool), signer, config.vault)
+    own = OwnTokens(key=config.key, issuer=url, audience=config.audience)
+    return create_app(archive, own, issuer, config.office)
+
+
+def url_of(host: str, port: int) -> str:
+    """Return the address of a host and port."""
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 class _Server(uvicorn.Server):

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from uuid import UUID
 
 import httpx
 from fastapi import FastAPI
 from starlette.routing import BaseRoute, Route
 
+from api.access import Role
 from api.app import create_app
-from api.archive import open_archive
+from api.archive import Archive, open_archive
+from api.auth import OwnTokens
+from api.issuer.issuer import Issuer
+from api.issuer.keys import key_of
+from api.issuer.passwords import Vault
+from api.issuer.store import IssuerStore
+from api.issuer.tokens import AUDIENCE, Account, Signer
 from api.server import ApiConfig, serving
 from gateway.measurement import Measurement
 from gateway.platform.postgres import connect
@@ -24,9 +34,42 @@ from ingest.verdicts import judge, tables_of
 from tests.fixtures.database import as_api
 from tests.worlds import NOON, RESIDENT, a_message, query, some_batch_ids
 
-TOKEN = "a-token-for-tests-that-is-long-enough"  # noqa: S105 - it guards nothing
-BEARER = {"Authorization": f"Bearer {TOKEN}"}
 API = "/api/v1"
+ISSUER = "http://api"
+KEY = key_of("a key for tests")
+SERVICE = Account(id=UUID(int=1), login="tests", role=Role.SERVICE)
+"""The template of the test databases has its account (tests.fixtures.database)."""
+SIGNER = Signer(key=KEY, issuer=ISSUER, audience=AUDIENCE)
+VERIFIER = OwnTokens(key=KEY, issuer=ISSUER, audience=AUDIENCE)
+
+
+def a_token(
+    account: Account,
+    session: UUID | None = None,
+    scope: str = "",
+    lifetime: timedelta = timedelta(days=1),
+) -> str:
+    """A token of the tests' issuer."""
+    return SIGNER.access_token(
+        account, datetime.now(UTC), session=session, client="tests", scope=scope, lifetime=lifetime
+    )
+
+
+TOKEN = a_token(SERVICE, scope="system/*.rs hearth/operations")
+BEARER = {"Authorization": f"Bearer {TOKEN}"}
+
+
+def an_issuer(archive: Archive) -> Issuer:
+    """The built-in issuer, as the application has it."""
+    return Issuer(IssuerStore(archive.pool), SIGNER, a_vault())
+
+
+def a_vault() -> Vault:
+    """The same at every call."""
+    return Vault(_VAULT)
+
+
+_VAULT = Path(tempfile.mkdtemp(prefix="hearth-vault-"))
 
 
 async def store(dsn: str, *measurements: Measurement, sequence: int = 1) -> None:
@@ -59,17 +102,22 @@ def public_id(dsn: str, resident_id: int = RESIDENT) -> UUID:
 async def api_over(dsn: str) -> AsyncIterator[httpx.AsyncClient]:
     """Run the application over a database; the client speaks to it without a network."""
     async with open_archive(as_api(dsn)) as archive:
-        transport = httpx.ASGITransport(create_app(archive, TOKEN))
+        transport = httpx.ASGITransport(create_app(archive, VERIFIER, an_issuer(archive)))
         async with httpx.AsyncClient(
             transport=transport, base_url="http://api", headers=BEARER
         ) as client:
             yield client
 
 
+def a_config(dsn: str, *, host: str = LOOPBACK, port: int = 0) -> ApiConfig:
+    """What the service is started with, so that the tests' tokens are good."""
+    return ApiConfig(dsn=dsn, host=host, port=port, key=KEY, vault=a_vault(), url=ISSUER)
+
+
 @asynccontextmanager
 async def served(dsn: str) -> AsyncIterator[httpx.AsyncClient]:
     """Serve the API on a free port; the client speaks real HTTP to it."""
-    config = ApiConfig(dsn=as_api(dsn), token=TOKEN, host=LOOPBACK, port=0)
+    config = a_config(as_api(dsn))
     async with (
         serving(config) as port,
         httpx.AsyncClient(base_url=f"http://{LOOPBACK}:{port}", headers=BEARER) as client,

@@ -25,10 +25,10 @@ from api.routes.parameters import (
     AfterId,
     ArchiveOfApp,
     Limit,
+    ResidentId,
     json_response,
     page_of,
 )
-from api.routes.residents import ResidentId
 from gateway.guidelines.home_pressure import CHINA_2024, RULE_SETS
 
 router = APIRouter(prefix=PREFIX, tags=["指南统计与告警 / statistics and alerts"])

@@ -8,6 +8,7 @@ from fastapi import APIRouter
 from fastapi.responses import PlainTextResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
 
+from api.access import CurrentPrincipal, Needs, require
 from api.documents import Health
 from api.problems import problem
 from api.routes.parameters import PREFIX, ArchiveOfApp, json_response
@@ -48,8 +49,9 @@ async def read_readiness(archive: ArchiveOfApp) -> Response:
     summary="指标 / metrics",
     response_class=PlainTextResponse,
 )
-async def read_metrics() -> Response:
+async def read_metrics(principal: CurrentPrincipal) -> Response:
     """Return what Prometheus scrapes; no label names a person, a device or a value."""
+    require(principal, Needs.OPERATIONS)
     return Response(generate_latest(REGISTRY), media_type=CONTENT_TYPE_LATEST)
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, TypeVar
 from uuid import UUID
 
 import orjson
-from fastapi import Depends, Query, Request
+from fastapi import Depends, Path, Query, Request
 from fastapi.responses import Response
 
 from api.archive import Archive
@@ -28,11 +28,13 @@ def _archive(request: Request) -> Archive:
 
 
 ArchiveOfApp = Annotated[Archive, Depends(_archive)]
+_AFTER = "上一页的 `next` / `next` of the page before"
+ResidentId = Annotated[UUID, Path(description="居民的公开编号 / the resident's public id")]
+AfterNumber = Annotated[int | None, Query(ge=1, le=2**63 - 1, description=_AFTER)]
 Limit = Annotated[
     int,
     Query(ge=1, le=LIMIT_MAX, description="每页条数 / at most so many items"),
 ]
-_AFTER = "上一页的 `next` / `next` of the page before"
 AfterId = Annotated[UUID | None, Query(description=_AFTER)]
 AfterHub = Annotated[str | None, Query(description=_AFTER, pattern=HUB_PATTERN)]
 AfterDevice = Annotated[str | None, Query(description=_AFTER, pattern=ADDRESS_PATTERN)]

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from typing import Annotated
-from uuid import UUID
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Query
 from fastapi.responses import Response
 from pydantic import AwareDatetime
 
@@ -23,6 +22,7 @@ from api.routes.parameters import (
     AfterId,
     ArchiveOfApp,
     Limit,
+    ResidentId,
     json_response,
     page_of,
 )
@@ -30,9 +30,6 @@ from gateway.vital_sign import VitalSign
 from gateway.vitals import BY_NAME, SIGNS
 
 router = APIRouter(prefix=PREFIX, tags=["居民 / residents"])
-
-_ID = "居民的公开编号 / the resident's public id"
-ResidentId = Annotated[UUID, Path(description=_ID)]
 
 
 @router.get(

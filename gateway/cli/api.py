@@ -7,8 +7,7 @@ from typing import Annotated
 import typer
 import uvloop
 
-from api.auth import load_token
-from api.server import ApiConfig, run
+from api.server import config_of, run
 from gateway.cli.database import api_database_url
 from gateway.cli.office import office_of
 from gateway.platform.settings import load_settings
@@ -22,7 +21,7 @@ hearth api    监听本机 8420 端口 / on this machine's port 8420
 
 hearth api --port 0    任意空闲端口 / on any free port; it stands in the log
 
-curl -H "Authorization: Bearer $(cat var/secrets/api_token)" http://127.0.0.1:8420/api/v1/residents
+curl -H "Authorization: Bearer $(hearth login)" http://127.0.0.1:8420/api/v1/residents
 """
 
 
@@ -43,11 +42,5 @@ def serve(
     """居民档案的 REST 接口 / the REST API of the residents' archive, until Ctrl-C."""
     settings = load_settings()
     dsn = api_database_url(settings)
-    config = ApiConfig(
-        dsn=dsn,
-        token=load_token(settings),
-        host=settings.api_host if host is None else host,
-        port=settings.api_port if port is None else port,
-        office=office_of(settings, dsn),
-    )
-    uvloop.run(run(config))
+    office = office_of(settings, dsn)
+    uvloop.run(run(config_of(settings, dsn, host=host, port=port, office=office)))

@@ -102,10 +102,25 @@ class Settings(BaseSettings):
     api_port: Annotated[
         int, Field(ge=0, le=65535, description="The port the API listens on; 0: any free one.")
     ] = 8420
-    api_token_file: Annotated[
-        Path | None,
-        Field(description="Holds the API's bearer token; default: secrets/api_token, made once."),
+    api_url: Annotated[
+        str | None,
+        Field(
+            pattern="^https?://[^/]+$",
+            description="The address under which clients reach the API, which is the built-in "
+            "issuer's name; default: http:// and where it listens.",
+        ),
     ] = None
+    oidc_issuer: Annotated[
+        str | None,
+        Field(
+            pattern="^https?://.+[^/]$",
+            description="An OpenID Connect issuer of one's own; without it the built-in one is "
+            "used.",
+        ),
+    ] = None
+    oidc_audience: Annotated[
+        str, Field(min_length=1, description="The audience that tokens for the API name.")
+    ] = "hearth"
     metrics_port: Annotated[
         int,
         Field(ge=0, le=65535, description="/metrics, /healthz, /readyz; 0: any free port."),
@@ -116,6 +131,11 @@ class Settings(BaseSettings):
     ingest_flush_ms: Annotated[
         int, Field(ge=1, le=60_000, description="Age of the oldest one after which it begins.")
     ] = 200
+
+    @property
+    def issuer_url(self) -> str:
+        """The built-in issuer's name: where clients reach the API."""
+        return self.api_url or f"http://{self.api_host}:{self.api_port}"
 
 
 def load_settings() -> Settings:

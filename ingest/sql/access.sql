@@ -108,4 +108,4 @@ $$
 REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA access FROM PUBLIC;
 GRANT SELECT ON access.measurement TO hearth_api;
 GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA access TO hearth_api;
-REVOKE EXECUTE ON FUNCTION access.note FROM hearth_api
+REVOKE EXECUTE ON FUNCTION access.note, access.known FROM hearth_api

@@ -16,7 +16,7 @@ from tests.worlds import OTHER_RESIDENT, a_pressure, a_weight, enter_registry, q
 
 pytestmark = pytest.mark.integration
 
-CLINICIAN = UUID(int=7)
+CLINICIAN, SESSION = UUID(int=7), UUID(int=8)
 
 
 @pytest.fixture
@@ -28,6 +28,12 @@ async def town(database: str) -> str:
         connection.execute(
             "INSERT INTO account (public_id, login, role) VALUES (%s, 'clinician', 'clinician');",
             [CLINICIAN],
+        )
+        connection.execute(
+            "INSERT INTO session (session_id, account_id, client, expires_at)"
+            " SELECT %s, account_id, 'tests', now() + interval '1 hour' FROM account"
+            " WHERE login = 'clinician'",
+            [SESSION],
         )
         connection.execute(
             "INSERT INTO care_team (name) VALUES ('clinic');"
@@ -43,8 +49,8 @@ def reading(dsn: str, whom: UUID | None, needs: str = "values") -> Iterator[Conn
     """A transaction of the API's role that began for the clinician, whatever was decided."""
     with connect_blocking(as_api(dsn), application="hearth-tests") as connection:
         connection.execute(
-            "SELECT access.begin(%s, NULL, 'measurement.read', %s, %s, NULL, NULL)",
-            [CLINICIAN, needs, None if whom is None else [whom]],
+            "SELECT access.begin(%s, %s, 'measurement.read', %s, %s, NULL, NULL)",
+            [CLINICIAN, SESSION, needs, None if whom is None else [whom]],
         )
         yield connection
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from uuid import uuid4
 
@@ -18,16 +19,18 @@ import pytest
 
 from api import server
 from api.archive import open_archive
+from api.issuer.keys import load_signing_key
+from api.issuer.tokens import AUDIENCE, Signer
 from api.records import NewDevice, NewHub, Registration
 from api.registry import register
-from api.server import ApiConfig, serving
+from api.server import serving
 from gateway.errors import UnavailableError, UsageError
 from gateway.platform import postgres
 from gateway.platform.ports import free_port
 from gateway.platform.postgres import connect_blocking, sql, translated
 from gateway.platform.settings import LOOPBACK
 from gateway.vitals import QUANTITIES
-from tests.archives import API, BEARER, TOKEN, public_id, served, store
+from tests.archives import API, BEARER, SERVICE, a_config, public_id, served, store
 from tests.fixtures.database import as_api
 from tests.fixtures.servers import listening_on
 from tests.worlds import a_pressure, a_weight, enter_registry, query
@@ -202,7 +205,7 @@ async def test_a_taken_port_is_an_error_that_says_so(database: str) -> None:
     async with served(database) as api:
         port = api.base_url.port
         assert port is not None
-        config = ApiConfig(dsn=database, token=TOKEN, host=LOOPBACK, port=port)
+        config = a_config(database, host=LOOPBACK, port=port)
         with pytest.raises(UsageError, match=f"端口被占用 / port {port} is taken"):
             async with serving(config):
                 pass
@@ -213,7 +216,7 @@ async def test_an_address_that_is_not_ours_is_an_error_that_says_so(
     database: str, host: str
 ) -> None:
     with pytest.raises(UsageError, match="HEARTH_API_HOST"):
-        async with serving(ApiConfig(dsn=database, token=TOKEN, host=host, port=0)):
+        async with serving(a_config(database, host=host, port=0)):
             pass
 
 
@@ -285,7 +288,7 @@ async def test_a_request_under_way_is_answered_before_the_service_ends(database:
         )
         return len(waiting) > 0
 
-    config = ApiConfig(dsn=as_api(database), token=TOKEN, host=LOOPBACK, port=0)
+    config = a_config(as_api(database), host=LOOPBACK, port=0)
     with connect_blocking(database, application="hearth-tests") as holder:
         holder.execute("LOCK TABLE resident")
         async with asyncio.TaskGroup() as group, serving(config) as port:
@@ -324,7 +327,7 @@ def test_the_command_serves_until_it_is_told_to_end_and_logs_no_secret(
     assert process.stderr is not None
     started = json.loads(process.stderr.readline())
     assert started["event"] == "api_started"
-    token = (tmp_path / "secrets" / "api_token").read_text().strip()
+    token = a_token_for(tmp_path, started["port"])
     resident = str(public_id(database))
     request = urllib.request.Request(
         f"http://{LOOPBACK}:{started['port']}{API}/residents/{resident}/measurements?limit=17",
@@ -340,6 +343,16 @@ def test_the_command_serves_until_it_is_told_to_end_and_logs_no_secret(
     assert events[0]["route"] == f"{API}/residents/{{resident}}/measurements"
     for secret in (token, resident, "limit=17"):
         assert secret not in log
+
+
+def a_token_for(home: Path, port: int) -> str:
+    """A token of the issuer of the process under test."""
+    signer = Signer(
+        key=load_signing_key(home), issuer=f"http://{LOOPBACK}:{port}", audience=AUDIENCE
+    )
+    return signer.access_token(
+        SERVICE, datetime.now(UTC), session=None, client="tests", scope="system/*.rs"
+    )
 
 
 def test_the_command_says_which_port_is_taken(database: str, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ import pytest
 
 from api.enrolment import Office, RefusedError, make_code, revoke_hub
 from api.routes import enrolment as desk
-from api.server import ApiConfig, serving
+from api.server import serving
 from edge.config import load_config
 from edge.counts import Counts
 from edge.enrolment import EnrolmentRefusedError, enrol, post_to, renew
@@ -40,7 +40,7 @@ from gateway.platform.postgres import connect_blocking
 from gateway.platform.settings import LOOPBACK
 from ingest.ledger import read_ledger
 from ingest.verdicts import Verdict
-from tests.archives import TOKEN
+from tests.archives import a_config
 from tests.fixtures.database import as_api
 from tests.fixtures.mqtt_client import MqttClient
 from tests.fixtures.workers import HubClient, Workers, eventually
@@ -298,7 +298,7 @@ class Api:
 @asynccontextmanager
 async def api_with_office(database: str, broker: Broker) -> AsyncIterator[Api]:
     office = Office(dsn=as_api(database), home=broker.home, broker_url=lambda: broker.hubs_url)
-    config = ApiConfig(dsn=as_api(database), token=TOKEN, host=LOOPBACK, port=0, office=office)
+    config = replace(a_config(as_api(database)), office=office)
     async with serving(config) as port:
         yield Api(url=f"http://{LOOPBACK}:{port}", office=office)
 
@@ -339,7 +339,7 @@ async def test_a_flood_of_requests_is_turned_away(
 
 
 async def test_an_api_without_an_office_says_so(database: str) -> None:
-    config = ApiConfig(dsn=as_api(database), token=TOKEN, host=LOOPBACK, port=0)
+    config = a_config(as_api(database))
     async with serving(config) as port, httpx.AsyncClient() as client:
         answer = await client.post(f"http://{LOOPBACK}:{port}{ENROL_PATH}", content=b"{}")
     assert answer.status_code == 503

@@ -4,33 +4,29 @@ from __future__ import annotations
 
 import re
 import uuid
-from pathlib import Path
 
 import httpx
 import pytest
 from fastapi import FastAPI
 from openapi_spec_validator import validate
-from pydantic import SecretStr
 
 from api.app import create_app
 from api.archive import Archive
-from api.auth import OPEN_PATHS, load_token
+from api.auth import OPEN_PATHS
 from api.boundary import BODY_BYTES_MAX, SECURITY_HEADERS, TARGET_BYTES_MAX
-from gateway.errors import UsageError
 from gateway.platform.enrolment import ENROL_PATH, RENEW_PATH
 from gateway.platform.postgres import AsyncConnectionPool
-from gateway.platform.settings import Settings
 from gateway.vitals import BY_NAME
-from tests.archives import API, BEARER, TOKEN, routes_of
+from tests.archives import API, BEARER, TOKEN, VERIFIER, routes_of
 
 
 def an_application() -> FastAPI:
     """Its pool is never opened: what is tested here asks no database."""
-    return create_app(Archive(AsyncConnectionPool(open=False)), TOKEN)
+    return create_app(Archive(AsyncConnectionPool(open=False)), VERIFIER)
 
 
 APPLICATION = an_application()
-PATHS = sorted(route.path for route in routes_of(APPLICATION))
+PATHS = sorted({route.path for route in routes_of(APPLICATION)})
 GUARDED = [path for path in PATHS if path not in OPEN_PATHS]
 
 
@@ -60,9 +56,10 @@ def test_the_routes_that_were_asked_for_are_there() -> None:
     resident = f"{API}/residents/{{resident}}"
     wanted = {f"{API}/{name}" for name in ("devices", "health", "homes", "hubs", "ledger")}
     wanted |= {f"{API}/residents", f"{API}/signs", resident, f"{resident}/measurements"}
-    wanted |= {f"{resident}/latest", "/healthz", "/readyz", "/metrics", "/openapi.json"}
+    wanted |= {f"{resident}/latest", f"{API}/me", f"{API}/notices"}
+    wanted |= {f"{resident}/{name}" for name in ("audit", "break-glass", "consent")}
     wanted |= {f"{resident}/statistics", f"{resident}/alerts", f"{API}/alerts"}
-    wanted |= {ENROL_PATH, RENEW_PATH}
+    wanted |= {"/healthz", "/readyz", "/metrics", "/openapi.json", ENROL_PATH, RENEW_PATH}
     assert wanted <= set(PATHS)
 
 
@@ -225,29 +222,3 @@ async def test_an_error_of_ours_is_a_500_that_tells_nothing() -> None:
         response = await client.get("/broken", headers=BEARER)
     assert_problem(response, 500)
     assert "128" not in response.text
-
-
-def test_the_token_is_made_once_and_only_its_owner_can_read_it(tmp_path: Path) -> None:
-    settings = Settings(home=tmp_path)
-    token = load_token(settings)
-    assert load_token(settings) == token
-    assert (tmp_path / "secrets" / "api_token").stat().st_mode & 0o777 == 0o600
-
-
-def test_a_token_of_ones_own_is_read_from_its_file(tmp_path: Path) -> None:
-    file = tmp_path / "token"
-    file.write_text(f"{TOKEN}\n")
-    file.chmod(0o600)
-    assert load_token(Settings(home=tmp_path, api_token_file=file)) == TOKEN
-
-
-def test_a_token_file_that_is_missing_or_too_short_is_refused(tmp_path: Path) -> None:
-    file = tmp_path / "token"
-    settings = Settings(
-        home=tmp_path, api_token_file=file, database_url=SecretStr("postgresql:///nowhere")
-    )
-    with pytest.raises(UsageError, match="HEARTH_API_TOKEN_FILE"):
-        load_token(settings)
-    file.write_text("hearth")
-    with pytest.raises(UsageError, match="has 6 characters, at least 32"):
-        load_token(settings)

@@ -20,20 +20,20 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from api.auth import load_token
+from api.access import Role
 from edge.config import load_config
 from edge.status import read_status
 from firmware_sim.homes import generate_homes
 from gateway.cli.database import api_database_url
+from gateway.cli.demo.people import Person, enter_people, watcher_token
 from gateway.cli.demo.processes import Plan, running
-from gateway.cli.demo.town import Town, resident_id, settle
+from gateway.cli.demo.town import Town, settle
 from gateway.cli.demo.watch import Watch
 from gateway.cli.ledger import table_of
 from gateway.errors import UnavailableError, UsageError
 from gateway.platform.embedded.services import Services, running_services
 from gateway.platform.logs import get_logger
 from gateway.platform.ports import free_port, require_free
-from gateway.platform.secret_files import secret_path
 from gateway.platform.settings import LOOPBACK, Settings, load_settings
 from gateway.platform.supervisor import Supervisor, keep
 from ingest.ledger import Ledger, read_ledger, stored_signs
@@ -137,6 +137,7 @@ class _Demo:
         self._readings_per_s = readings_per_s
         self._seconds = seconds
         self._quiet = quiet
+        self._people: list[Person] = []
         self._console = Console(stderr=True)
         self._stopped = asyncio.Event()
 
@@ -145,8 +146,11 @@ class _Demo:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._stopped.set)
-        port = self._settings.api_port
-        require_free(port, "HEARTH_API_PORT")
+        require_free(self._settings.api_port, "HEARTH_API_PORT")
+        port = self._settings.api_port or free_port()
+        settings = self._settings.model_copy(
+            update={"api_url": self._settings.api_url or f"http://{LOOPBACK}:{port}"}
+        )
         async with running_services(self._settings, self._say) as services:
             migrate(services.database_url)
             before = read_ledger(services.database_url, prove=False)
@@ -155,17 +159,17 @@ class _Demo:
                 not before.hubs
             ):  # a new database: outboxes of an older one would have to explain gaps
                 shutil.rmtree(hubs, ignore_errors=True)
-            api_port = port or free_port()
-            town = settle(self._homes, services, hubs, f"http://{LOOPBACK}:{api_port}")
+            town = settle(self._homes, services, hubs, f"http://{LOOPBACK}:{port}")
+            self._people = enter_people(services.database_url, self._settings, town.residents)
             plan = Plan(
-                settings=self._settings,
+                settings=settings,
                 services=services,
                 configs=town.configs,
                 folder=self._settings.home / "demo",
                 homes=len(self._homes),
                 seed=self._seed,
                 readings_per_s=self._readings_per_s,
-                api_port=api_port,
+                api_port=port,
                 api_database_url=api_database_url(self._settings),
             )
             return await self._run_parts(plan, town, services, before)
@@ -180,7 +184,7 @@ class _Demo:
             watch = Watch(
                 journal=plan.journal,
                 url=f"http://{LOOPBACK}:{plan.api_port}",
-                token=load_token(self._settings),
+                token=lambda: watcher_token(services.database_url, plan.settings),
                 residents_of=town.residents_of,
             )
             servers = [server for server in (services.database, services.broker) if server]
@@ -230,12 +234,20 @@ class _Demo:
 
     def _tell_where(self, plan: Plan, town: Town) -> None:
         url = f"http://{LOOPBACK}:{plan.api_port}"
-        token = self._settings.api_token_file or secret_path(self._settings.home, "api_token")
-        resident = resident_id(town.homes[0], town.homes[0].residents[0].person)
+        clinician = next(one for one in self._people if one.role is Role.CLINICIAN)
+        resident = town.residents[0]
         self._say(f"运行中 / running: {url}  (Ctrl-C 结束 / stops it)")
+        self._say("可登录的账户, 密码本次有效 / accounts, their passwords made at this start:")
+        for person in self._people:
+            self._say(person.said)
+        where = (
+            ""
+            if plan.settings.issuer_url == self._settings.issuer_url
+            else f"HEARTH_API_URL={url} "
+        )
         self._say(
-            f'试一试 / try: curl -H "Authorization: Bearer $(cat {token})" '
-            f"{url}/api/v1/residents/{resident}/latest"
+            f'试一试 / try: curl -H "Authorization: Bearer $({where}./hearth admin user token '
+            f'{clinician.credentials.login})" {url}/api/v1/residents/{resident}/latest'
         )
 
     def _say(self, text: str) -> None:

@@ -51,6 +51,13 @@ class Town:
     homes: tuple[Home, ...]
     configs: tuple[Path, ...]
 
+    @property
+    def residents(self) -> tuple[UUID, ...]:
+        """Everybody's public id."""
+        return tuple(
+            resident_id(home, resident.person) for home in self.homes for resident in home.residents
+        )
+
     def residents_of(self, device: str) -> tuple[UUID, ...]:
         """Return who may be measured by a device: the residents its readings can belong to."""
         return self._residents_by_device[device]

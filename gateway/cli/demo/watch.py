@@ -11,7 +11,7 @@ import asyncio
 import json
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -36,7 +36,8 @@ class Watch:
 
     journal: Path
     url: str
-    token: str
+    token: Callable[[], str]
+    """A token that is good now; asked for anew when the API does not take the last one."""
     residents_of: Callable[[str], tuple[UUID, ...]]
     latencies_s: list[float] = field(default_factory=list)
     delivered: int = 0
@@ -46,8 +47,7 @@ class Watch:
 
     async def run(self) -> None:
         """Follow until cancelled."""
-        headers = {"Authorization": f"Bearer {self.token}"}
-        async with httpx.AsyncClient(base_url=self.url, headers=headers) as client:
+        async with httpx.AsyncClient(base_url=self.url, auth=_Bearer(self.token)) as client:
             with self.journal.open(encoding="utf-8") as lines:
                 while True:
                     self._read(lines.readlines())
@@ -105,6 +105,23 @@ class Watch:
             if reading is not None:
                 self._on_their_way.remove(reading)
                 self.latencies_s.append(visible_at - reading.at.timestamp())
+
+
+class _Bearer(httpx.Auth):
+    """A bearer token, and a fresh one where it is refused."""
+
+    def __init__(self, token: Callable[[], str]) -> None:
+        self._new = token
+        self._token = token()
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        """Send a request, again with a fresh token where the first one has expired."""
+        request.headers["Authorization"] = f"Bearer {self._token}"
+        response = yield request
+        if response.status_code == httpx.codes.UNAUTHORIZED:
+            self._token = self._new()
+            request.headers["Authorization"] = f"Bearer {self._token}"
+            yield request
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

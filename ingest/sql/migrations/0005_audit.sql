@@ -63,3 +63,47 @@ $$;
 
 CREATE TRIGGER audit_appends BEFORE INSERT ON audit
     FOR EACH ROW EXECUTE FUNCTION audit_append();
+
+-- What anchors the chains: their heads at a moment, under a key that is not in the database. Rows that
+-- are gone from a chain's end, or a chain that was written anew, disagree with an anchor.
+CREATE TABLE audit_anchor (
+    anchor_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    at timestamptz NOT NULL,
+    heads jsonb NOT NULL,
+    mac bytea NOT NULL
+);
+COMMENT ON COLUMN audit_anchor.heads IS
+    'chain -> [number, hash] of each head that moved since the anchor before';
+COMMENT ON COLUMN audit_anchor.mac IS
+    'HMAC-SHA-256 of the mac before it, the time and the heads (gateway.platform.audit)';
+
+-- Where a chain begins now: behind what was old enough to go.
+CREATE TABLE audit_pruned (
+    chain smallint PRIMARY KEY REFERENCES audit_chain,
+    seq bigint NOT NULL,
+    hash bytea NOT NULL,
+    pruned_at timestamptz NOT NULL DEFAULT now()
+);
+
+CREATE FUNCTION audit_stays() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, public, pg_temp AS $$
+BEGIN
+    IF TG_OP = 'DELETE' AND TG_TABLE_NAME = 'audit' THEN
+        IF OLD.at < now() - interval '183 days' AND EXISTS (
+            SELECT FROM audit_pruned WHERE chain = OLD.chain AND seq >= OLD.seq
+        ) THEN
+            RETURN OLD;
+        END IF;
+    END IF;
+    RAISE EXCEPTION 'the audit is append-only' USING ERRCODE = 'insufficient_privilege';
+END
+$$;
+
+CREATE TRIGGER audit_stays BEFORE UPDATE OR DELETE ON audit
+    FOR EACH ROW EXECUTE FUNCTION audit_stays();
+CREATE TRIGGER audit_stays_whole BEFORE TRUNCATE ON audit
+    FOR EACH STATEMENT EXECUTE FUNCTION audit_stays();
+CREATE TRIGGER audit_anchor_stays BEFORE UPDATE OR DELETE ON audit_anchor
+    FOR EACH ROW EXECUTE FUNCTION audit_stays();
+CREATE TRIGGER audit_anchor_stays_whole BEFORE TRUNCATE ON audit_anchor
+    FOR EACH STATEMENT EXECUTE FUNCTION audit_stays();

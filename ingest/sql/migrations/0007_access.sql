@@ -24,17 +24,18 @@ CREATE TABLE account (
         CHECK (role IN ('resident', 'clinician', 'coordinator', 'administrator', 'service')),
     resident_id integer REFERENCES resident,
     scopes text[] NOT NULL DEFAULT '{}',
+    issuer text,
+    subject text,
     created_at timestamptz NOT NULL DEFAULT now(),
     disabled_at timestamptz,
+    CONSTRAINT account_elsewhere UNIQUE (issuer, subject),
+    CONSTRAINT account_issuer_and_subject CHECK ((issuer IS NULL) = (subject IS NULL)),
     CONSTRAINT account_of_resident CHECK ((role = 'resident') = (resident_id IS NOT NULL))
 );
 COMMENT ON TABLE account IS 'who may ask: people and services';
 COMMENT ON COLUMN account.resident_id IS 'a resident''s own archive';
 COMMENT ON COLUMN account.scopes IS 'the most that a service''s token may say';
-
--- The service that the API's static token is.
-INSERT INTO account (public_id, login, role)
-VALUES ('00000000-0000-0000-0000-000000000001', 'api-token', 'service');
+COMMENT ON COLUMN account.issuer IS 'who else says who this is (OpenID Connect), with subject';
 
 CREATE TABLE session (
     session_id uuid PRIMARY KEY DEFAULT gen_random_uuid(),
@@ -80,6 +81,7 @@ CREATE INDEX resident_of_care_team ON care_team_resident (care_team_id);
 -- What a resident does not consent to; in force while it is not withdrawn.
 CREATE TABLE objection (
     objection_id integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    public_id uuid NOT NULL UNIQUE DEFAULT gen_random_uuid(),
     resident_id integer NOT NULL REFERENCES resident,
     sign smallint,
     account_id integer REFERENCES account,
@@ -102,6 +104,17 @@ CREATE TABLE break_glass (
 CREATE INDEX break_glass_of_account ON break_glass (account_id, resident_id, expires_at);
 COMMENT ON TABLE break_glass IS
     'a clinician''s access outside the care team or against consent, with a reason, for a time';
+
+-- What someone is to be told: a resident, or (resident_id null) whoever reads the audit.
+CREATE TABLE notice (
+    notice_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    resident_id integer REFERENCES resident,
+    kind text NOT NULL,
+    at timestamptz NOT NULL DEFAULT now(),
+    detail jsonb NOT NULL DEFAULT '{}'
+);
+CREATE INDEX notice_of_resident ON notice (resident_id, notice_id DESC);
+COMMENT ON COLUMN notice.detail IS 'opaque ids and times, and the reason that was given';
 
 -- Which role may ask for what at all.
 CREATE TABLE access.permission (
@@ -129,9 +142,24 @@ INSERT INTO access.permission (role, needs, everyone) VALUES
     ('administrator', 'operations', true),
     ('service', 'values', true),
     ('service', 'record', true),
+    ('service', 'audit', true),
     ('service', 'worklist', true),
     ('service', 'equipment', true),
     ('service', 'operations', true);
+
+-- Which of a service's scopes (SMART App Launch 2.0, "Scopes for requesting FHIR Resources") admits
+-- it to what.
+CREATE TABLE access.scope (
+    needs text PRIMARY KEY,
+    pattern text NOT NULL
+);
+INSERT INTO access.scope (needs, pattern) VALUES
+    ('values', '^system/(\*|Observation)\.(\*|[cud]*[rs][a-z]*)(\?.+)?$'),
+    ('record', '^system/(\*|Patient)\.(\*|[cud]*[rs][a-z]*)(\?.+)?$'),
+    ('audit', '^system/(\*|AuditEvent)\.(\*|[cud]*[rs][a-z]*)(\?.+)?$'),
+    ('worklist', '^system/(\*|Observation)\.(\*|[cud]*[rs][a-z]*)(\?.+)?$'),
+    ('equipment', '^system/(\*|Device)\.(\*|[cud]*[rs][a-z]*)(\?.+)?$'),
+    ('operations', '^hearth/operations$');
 
 -- What access.begin noted for this transaction.
 CREATE FUNCTION access.readable() RETURNS integer[]
@@ -153,6 +181,12 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
 $$;
 COMMENT ON FUNCTION access.recorded() IS 'whose record (not values) this transaction may read';
 
+CREATE FUNCTION access.account() RETURNS integer
+LANGUAGE sql STABLE PARALLEL SAFE AS $$
+    SELECT nullif(pg_catalog.current_setting('hearth.account', true), '')::integer
+$$;
+COMMENT ON FUNCTION access.account() IS 'who reads in this transaction: the key of the account';
+
 CREATE FUNCTION access.sees(what text) RETURNS boolean
 LANGUAGE sql STABLE PARALLEL SAFE AS $$
     SELECT what = ANY (
@@ -160,11 +194,27 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
     ) IS TRUE
 $$;
 COMMENT ON FUNCTION access.sees(text) IS
-    'whether this transaction may read all of a kind: record, equipment';
+    'whether this transaction may read all of a kind: record, equipment; or what is audited';
+
+-- The account that may ask in this session, null where there is none: disabled, revoked, signed out.
+CREATE FUNCTION access.known(_reader uuid, _session uuid) RETURNS account
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+    SELECT a
+    FROM account AS a
+    WHERE a.public_id = _reader AND a.disabled_at IS NULL
+        AND CASE
+            WHEN _session IS NULL THEN a.role = 'service' OR a.issuer IS NOT NULL
+            ELSE EXISTS (
+                SELECT FROM session
+                WHERE session_id = _session AND session.account_id = a.account_id
+                    AND revoked_at IS NULL AND expires_at > now()
+            )
+        END
+$$;
 
 -- Decide, audit, and note what this transaction may read. One row a resident asked for, with why it
--- is admitted (own, care_team, break_glass, administration, scope) or what is in the way (unknown,
--- other, outside, refused, role, account). `_whom` null: no one resident, but all that the reader
+-- is admitted (own, care_team, break_glass, administration, service) or what is in the way (unknown,
+-- other, outside, refused, role, scope, account). `_whom` null: no one resident, but all that the reader
 -- may see; one row. What is in the way leaves nothing readable, whatever the caller does about it.
 CREATE FUNCTION access.begin(
     _reader uuid, _session uuid, _action text, _needs text, _whom uuid[], _reason text,
@@ -183,14 +233,9 @@ DECLARE
     withheld_pairs bigint[];
     actor text;
 BEGIN
-    SELECT * INTO me FROM account WHERE public_id = _reader AND disabled_at IS NULL;
-    IF NOT FOUND
-        OR _session IS NOT NULL AND NOT EXISTS (
-            SELECT FROM session
-            WHERE session_id = _session AND account_id = me.account_id
-                AND revoked_at IS NULL AND expires_at > now()
-        )
-    THEN
+    me := access.known(_reader, _session);
+    PERFORM pg_catalog.set_config('hearth.account', coalesce(me.account_id::text, ''), true);
+    IF me.account_id IS NULL THEN
         PERFORM access.note('{}', '{}', '{}', '');
         RETURN QUERY SELECT NULL::uuid, NULL::integer, false, 'account'::text;
         RETURN;
@@ -199,6 +244,11 @@ BEGIN
     SELECT * INTO may FROM access.permission WHERE role = me.role AND needs = _needs;
     IF NOT FOUND THEN
         barred := 'role';
+    ELSIF me.role = 'service' AND NOT EXISTS (
+        SELECT FROM access.scope, unnest(me.scopes) AS mine (name)
+        WHERE needs = _needs AND name ~ pattern
+    ) THEN
+        barred := 'scope';
     END IF;
 
     IF _whom IS NOT NULL THEN
@@ -212,7 +262,7 @@ BEGIN
                         CASE WHEN r.resident_id = me.resident_id THEN 'own' ELSE 'other' END
                     WHEN r.resident_id IS NULL THEN 'unknown'
                     WHEN may.everyone THEN
-                        CASE me.role WHEN 'service' THEN 'scope' ELSE 'administration' END
+                        CASE me.role WHEN 'service' THEN 'service' ELSE 'administration' END
                     WHEN me.role = 'clinician' AND EXISTS (
                         SELECT FROM break_glass AS glass
                         WHERE glass.account_id = me.account_id
@@ -263,12 +313,12 @@ BEGIN
 
     SELECT coalesce(array_agg(key), '{}') INTO open_ids
     FROM unnest(found_ids, verdicts) AS judged (key, verdict)
-    WHERE verdict IN ('own', 'care_team', 'break_glass', 'administration', 'scope');
+    WHERE verdict IN ('own', 'care_team', 'break_glass', 'administration', 'service');
     SELECT coalesce(array_agg(objection.resident_id::bigint << 16 | objection.sign), '{}')
     INTO withheld_pairs
     FROM unnest(found_ids, verdicts) AS judged (key, verdict)
     JOIN objection ON objection.resident_id = judged.key
-    WHERE verdict IN ('care_team', 'scope')
+    WHERE verdict IN ('care_team', 'service')
         AND objection.sign IS NOT NULL AND objection.withdrawn_at IS NULL;
     PERFORM access.note(
         CASE WHEN _needs = 'values' THEN open_ids ELSE '{}' END,
@@ -277,7 +327,8 @@ BEGIN
         CASE
             WHEN barred IS NULL AND may.everyone AND _needs IN ('equipment', 'worklist')
                 THEN 'equipment,record'
-            WHEN barred IS NULL AND may.everyone AND _whom IS NULL THEN _needs
+            WHEN barred IS NULL AND (_needs = 'audit' OR may.everyone AND _whom IS NULL)
+                THEN _needs
             ELSE ''
         END
     );
@@ -317,11 +368,151 @@ BEGIN
 END
 $$;
 
+-- A clinician's way to a resident outside the care team, or against consent, in an emergency: with a
+-- reason, for an hour, told to the resident and to whoever reads the audit.
+CREATE FUNCTION access.break_glass(
+    _reader uuid, _session uuid, _resident uuid, _reason text, _origin text
+) RETURNS TABLE (admitted boolean, why text, expires_at timestamptz)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+    me account := access.known(_reader, _session);
+    whom resident;
+    until constant timestamptz := now() + interval '1 hour';
+    said jsonb;
+BEGIN
+    SELECT * INTO whom FROM resident WHERE public_id = _resident;
+    CASE
+        WHEN me.account_id IS NULL THEN why := 'account';
+        WHEN me.role <> 'clinician' THEN why := 'role';
+        WHEN whom.resident_id IS NULL THEN why := 'unknown';
+        ELSE why := 'break_glass';
+    END CASE;
+    admitted := why = 'break_glass';
+    expires_at := CASE WHEN admitted THEN until END;
+    IF me.account_id IS NOT NULL THEN
+        INSERT INTO audit (actor, action, resident_id, reason, origin, detail)
+        VALUES (
+            CASE me.role WHEN 'service' THEN 'service:' ELSE 'user:' END || me.public_id,
+            'break_glass.open', whom.resident_id, _reason, _origin,
+            jsonb_build_object(CASE WHEN admitted THEN 'by' ELSE 'refused' END, why)
+        );
+    END IF;
+    IF admitted THEN
+        INSERT INTO break_glass (account_id, resident_id, reason, expires_at)
+        VALUES (me.account_id, whom.resident_id, _reason, until);
+        said := jsonb_build_object(
+            'account', me.public_id, 'resident', _resident, 'reason', _reason, 'expires_at', until
+        );
+        INSERT INTO notice (resident_id, kind, detail)
+        VALUES (whom.resident_id, 'break_glass', said), (NULL, 'break_glass', said);
+    END IF;
+    RETURN NEXT;
+END
+$$;
+
+-- What a resident does not consent to: withhold a sign, refuse a clinician. Only the resident's own
+-- account may say so. Saying it again changes nothing; `_object` false withdraws it.
+CREATE FUNCTION access.object(
+    _reader uuid, _session uuid, _resident uuid, _sign smallint, _account uuid, _object boolean,
+    _origin text
+) RETURNS text
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+DECLARE
+    me account := access.known(_reader, _session);
+    refused integer := (SELECT account_id FROM account WHERE public_id = _account);
+    why text;
+BEGIN
+    CASE
+        WHEN me.account_id IS NULL THEN RETURN 'account';
+        WHEN me.role <> 'resident' THEN why := 'role';
+        WHEN me.resident_id IS DISTINCT FROM
+            (SELECT resident_id FROM resident WHERE public_id = _resident) THEN why := 'other';
+        WHEN _account IS NOT NULL AND refused IS NULL THEN why := 'nobody';
+        ELSE why := 'own';
+    END CASE;
+    INSERT INTO audit (actor, action, resident_id, origin, detail)
+    VALUES (
+        'user:' || me.public_id,
+        CASE WHEN _object THEN 'consent.withhold' ELSE 'consent.give' END,
+        (SELECT resident_id FROM resident WHERE public_id = _resident), _origin,
+        jsonb_build_object('sign', _sign, 'account', _account)
+            || CASE why WHEN 'own' THEN '{}' ELSE jsonb_build_object('refused', why) END
+    );
+    IF why <> 'own' THEN
+        RETURN why;
+    END IF;
+    IF _object THEN
+        INSERT INTO objection (resident_id, sign, account_id)
+        SELECT me.resident_id, _sign, refused
+        WHERE NOT EXISTS (
+            SELECT FROM objection
+            WHERE resident_id = me.resident_id AND withdrawn_at IS NULL
+                AND sign IS NOT DISTINCT FROM _sign AND account_id IS NOT DISTINCT FROM refused
+        );
+    ELSE
+        UPDATE objection SET withdrawn_at = now()
+        WHERE resident_id = me.resident_id AND withdrawn_at IS NULL
+            AND sign IS NOT DISTINCT FROM _sign AND account_id IS NOT DISTINCT FROM refused;
+    END IF;
+    RETURN why;
+END
+$$;
+
+-- Who looked, for whoever may read the audit of these residents.
+CREATE VIEW access.audit WITH (security_barrier) AS
+SELECT
+    entry.audit_id, entry.at, entry.resident_id, entry.action, entry.reason, entry.origin,
+    entry.detail, entry.actor, who.login, who.role
+FROM public.audit AS entry
+LEFT JOIN public.account AS who
+    ON who.public_id = substring(entry.actor FROM '^(?:user|service):([0-9a-f-]{36})$')::uuid
+WHERE entry.resident_id = ANY ((SELECT access.recorded())::integer[])
+    AND (SELECT access.sees('audit'));
+
+CREATE VIEW access.objection WITH (security_barrier) AS
+SELECT told.public_id, told.resident_id, told.sign, who.public_id AS account, told.recorded_at
+FROM public.objection AS told
+LEFT JOIN public.account AS who USING (account_id)
+WHERE told.withdrawn_at IS NULL
+    AND told.resident_id = ANY ((SELECT access.recorded())::integer[])
+    AND (SELECT access.sees('audit'));
+
+CREATE VIEW access.notice WITH (security_barrier) AS
+SELECT told.notice_id, told.resident_id, told.kind, told.at, told.detail
+FROM public.notice AS told
+WHERE (SELECT access.sees('audit'))
+    AND CASE
+        WHEN told.resident_id IS NULL THEN (
+            SELECT permission.everyone
+            FROM access.permission JOIN public.account USING (role)
+            WHERE account_id = (SELECT access.account()) AND needs = 'audit'
+        )
+        ELSE told.resident_id = ANY ((SELECT access.recorded())::integer[])
+    END;
+
+-- Who an account is that another issuer vouches for.
+CREATE FUNCTION access.account_of(_issuer text, _subject text)
+RETURNS TABLE (public_id uuid, role text, resident uuid)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+    SELECT a.public_id, a.role, r.public_id
+    FROM account AS a LEFT JOIN resident AS r USING (resident_id)
+    WHERE a.issuer = _issuer AND a.subject = _subject AND a.disabled_at IS NULL
+$$;
+
+-- Whether an account may still ask in its session, where nothing of a resident is read.
+CREATE FUNCTION access.vouch(_reader uuid, _session uuid) RETURNS boolean
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+    SELECT (access.known(_reader, _session)).account_id IS NOT NULL
+$$;
+
 REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA access FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION
-    access.readable(), access.withheld(), access.recorded(), access.sees(text),
-    access.begin(uuid, uuid, text, text, uuid[], text, text)
-    TO hearth_api;
+GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA access TO hearth_api;
+REVOKE EXECUTE ON FUNCTION access.note, access.known FROM hearth_api;
+GRANT SELECT ON access.audit, access.objection, access.notice TO hearth_api;
+GRANT INSERT (actor, action, resident_id, reason, origin, detail) ON audit TO hearth_api;
+GRANT SELECT ON audit_chain, audit_anchor TO hearth_api;
+GRANT INSERT ON audit_anchor TO hearth_api;
 
 -- The ordinary tables that the API reads itself, row by row (the schema's owner is not held by this).
 GRANT SELECT ON resident, home, hub, device, link, batch, schema_migration TO hearth_api;

@@ -18,6 +18,7 @@ from gateway.platform.postgres import connect
 from gateway.platform.service import run_until_signalled
 from ingest import metrics
 from ingest.attribution.settle import settle_due
+from ingest.baselines.evaluate import evaluate_due
 from ingest.batches import Flush
 from ingest.following import Follower
 from ingest.leases import PERIOD_S, Leases
@@ -117,6 +118,7 @@ class Worker:
     def _take_changes(self, changes: Changes) -> None:
         """Forget what a change of the registry makes doubtful, and replay what waited for it."""
         self._pipeline.forget_devices(changes.moved)
+        self._pipeline.forget_residents(changes.residents)
         if changes.devices is None or self._linked is None:
             self._linked = None
         else:
@@ -153,7 +155,7 @@ class Worker:
             _log.info("linked_replayed", stored=replayed.stored, of=replayed.looked_at)
 
     async def _settle_due(self) -> None:
-        """Attribute the readings of shared slots that are due, within seconds."""
+        """Attribute readings of shared slots, and mark unusual ones, that are due; within seconds."""
         await self._registry.ready.wait()
         failures = 0
         while True:
@@ -163,9 +165,10 @@ class Worker:
                 ) as connection:
                     while True:
                         settled = await settle_due(connection)
+                        taken, _marked = await evaluate_due(connection)
                         metrics.count_settled(settled)
                         failures = 0
-                        await asyncio.sleep(0 if settled.slots else SETTLE_PERIOD_S)
+                        await asyncio.sleep(0 if settled.slots or taken else SETTLE_PERIOD_S)
             except UnavailableError as error:
                 failures += 1
                 _log.warning("settling_put_off", why=str(error))

@@ -14,29 +14,26 @@ import numpy as np
 
 from gateway.errors import UnavailableError
 from gateway.platform.postgres import AsyncConnection, load_queries
-from ingest.registry import KIND_LINKS, Ids, Registry
+from ingest.registry import Ids, Registry
 
 _QUERIES = load_queries(Path(__file__).parent / "sql" / "guard.sql")
 
 
 class StaleRegistryError(UnavailableError):
-    """Links of these devices, or readings of these residents, changed since they were judged."""
+    """Links of these devices changed since their readings were judged."""
 
 
-async def hold_links(
-    connection: AsyncConnection, registry: Registry, device_ids: Ids, resident_ids: Ids
-) -> None:
+async def hold_links(connection: AsyncConnection, registry: Registry, device_ids: Ids) -> None:
     """Hold the links still until the connection's transaction ends.
 
     Raises:
-        StaleRegistryError: what `registry` says of these devices or residents holds no more; the
+        StaleRegistryError: what `registry` says of these devices' links holds no more; the
             transaction must end and its readings be judged again, with a newer registry.
     """
     await hold(connection)
     rows = await connection.execute(_QUERIES["changed_behind"], {"snapshot": registry.snapshot})
-    for kind, key in await rows.fetchall():
-        concerned = device_ids if kind == KIND_LINKS else resident_ids
-        if key is None or np.any(concerned == key):
+    for (key,) in await rows.fetchall():
+        if key is None or np.any(device_ids == key):
             raise StaleRegistryError("关联刚刚改变 / links changed meanwhile: 请重试 / try again")
 
 

@@ -28,7 +28,7 @@ from ingest.batches import RECORD_DTYPE
 from ingest.guard import hold_links
 from ingest.registry import Registry
 from ingest.rows import KIND_RECORD, rows_of, settle_within
-from ingest.store import changed_by, due_slots
+from ingest.store import changed_by, due_baselines, due_slots
 from ingest.table import encode_measurements, send, settle_stored
 from ingest.verdicts import Verdict, judge, tables_of
 
@@ -219,7 +219,7 @@ async def _replay_once(
         _tables,
         time.time_ns() // 1_000_000,
     )
-    await hold_links(connection, registry, judged.device_id, judged.resident_id)
+    await hold_links(connection, registry, judged.device_id)
     batch_ids = np.array([entry.batch_id for entry in readable], np.int64)
     rows = rows_of(array, judged, batch_ids)
     verdict = judged.verdict.copy()
@@ -228,7 +228,8 @@ async def _replay_once(
     places = places[verdict[places] == Verdict.STORED]
     clock = await connection.execute(_QUERIES["now_ms"])
     ((now_ms,),) = await clock.fetchall()
-    for stream in (*encode_measurements(rows, places, now_ms), *due_slots(rows, places)):
+    due = due_slots(rows, places) + due_baselines(rows, places)
+    for stream in (*encode_measurements(rows, places, now_ms), *due):
         await send(connection, stream)
     await record_change(connection, changed_by(rows, places), now_ms)
     await _settle(connection, readable, [int(value) for value in verdict], by)

@@ -5,11 +5,11 @@
 SELECT pg_advisory_xact_lock_shared(18502, 0)
 
 -- name: changed_behind
--- Links of devices (kind 3) and readings of residents (kind 4) that changed behind a snapshot. A
--- statement of its own, behind the lock: its snapshot sees what committed while we waited.
-SELECT DISTINCT kind, key
+-- Devices whose links changed behind a snapshot. A statement of its own, behind the lock: its snapshot
+-- sees what committed while we waited.
+SELECT DISTINCT key
 FROM registry_change
 WHERE xid >= pg_snapshot_xmin(%(snapshot)s::pg_snapshot)
     AND xid < pg_snapshot_xmax(pg_current_snapshot())
-    AND kind IN (3, 4)
+    AND kind = 3
     AND NOT pg_visible_in_snapshot(xid, %(snapshot)s::pg_snapshot)

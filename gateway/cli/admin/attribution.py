@@ -15,6 +15,7 @@ from gateway.cli.database import database_url
 from gateway.platform.postgres import connect
 from gateway.platform.settings import load_settings
 from ingest.attribution.settle import SettledSlots, settle_shared
+from ingest.baselines.evaluate import evaluate_due
 
 app = typer.Typer(
     help="共用设备的归属 / whose the readings of shared devices are.",
@@ -50,4 +51,7 @@ def settle(
 async def _settle(device: str | None) -> SettledSlots:
     dsn = database_url(load_settings())
     async with await connect(dsn, application="hearth-admin", autocommit=True) as connection:
-        return await settle_shared(connection, device)
+        done = await settle_shared(connection, device)
+        while (await evaluate_due(connection))[0]:
+            pass
+        return done

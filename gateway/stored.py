@@ -1,6 +1,6 @@
 """What ingest writes into the store's packed columns and the API reads out of them.
 
-`flags`, a bit each; `digits`, what the device sent exactly: for each of the five values its power of
+`flags`, a bit each (`FLAG_...`); `digits`, what the device sent exactly: for each of the five values its power of
 ten (a signed byte, the first value lowest), and above them its absence (four bits each, 0: present).
 """
 
@@ -10,6 +10,12 @@ from gateway.vital_sign import QUANTITIES_MAX
 
 FLAG_ARTEFACT = 1 << 0
 """Stored and shown, left out of averages."""
+FLAG_UNUSUAL = 1 << 1
+"""Far from what is usual for its resident."""
+FLAG_INFERRED = 1 << 2
+"""Its resident was found by the household's own history: a device that several share."""
+FLAG_CLAIMED = 1 << 3
+"""A person said whose it is (or, with no resident, that it is a stranger's)."""
 
 EXPONENT_BITS = 8
 ABSENCE_BITS = 4

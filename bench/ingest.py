@@ -12,15 +12,14 @@ import asyncio
 import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import LiteralString
 
 import numpy as np
 
+from bench.databases import own_database
 from bench.result import Result, compare
 from gateway import wire
 from gateway.gatt.times import DeviceTime, TimeType, ms_since_epoch
@@ -29,14 +28,11 @@ from gateway.platform.postgres import (
     AsyncConnection,
     connect,
     connect_blocking,
-    dsn_with,
     load_queries,
-    sql,
 )
 from gateway.vital_sign import Reading, VitalSign
 from gateway.vitals import SIGNS
 from ingest.batches import Flush, Message, hub_homes, read_messages, reference_ms
-from ingest.migrations import migrate
 from ingest.pipeline import Pipeline
 from ingest.registry import Registry, load_registry
 from ingest.rows import rows_of, settle_within
@@ -70,28 +66,12 @@ class Load:
 def bench_ingest(server: str, *, quick: bool, progress: Callable[[str], None]) -> list[Result]:
     """Measure in a database of its own on `server`, which is dropped afterwards."""
     load = Load(rounds=3 if quick else 9)
-    with _own_database(server) as dsn:
+    with own_database(server, _DATABASE) as dsn:
         return asyncio.run(_measure(dsn, load, progress))
 
 
-@contextmanager
-def _own_database(server: str) -> Iterator[str]:
-    def execute(statement: LiteralString) -> None:
-        with connect_blocking(server, application="hearth-bench", autocommit=True) as admin:
-            admin.execute(sql.SQL(statement).format(sql.Identifier(_DATABASE)))
-
-    execute("DROP DATABASE IF EXISTS {} WITH (FORCE)")
-    execute("CREATE DATABASE {}")
-    try:
-        dsn = dsn_with(server, dbname=_DATABASE)
-        migrate(dsn)
-        yield dsn
-    finally:
-        execute("DROP DATABASE IF EXISTS {} WITH (FORCE)")
-
-
 async def _measure(dsn: str, load: Load, progress: Callable[[str], None]) -> list[Result]:
-    _populate(dsn)
+    populate(dsn)
     connection = await connect(dsn, application="hearth-bench", autocommit=True)
     async with connection:
         registry = await load_registry(connection)
@@ -128,7 +108,7 @@ class _Path:
         self._waiting: asyncio.Queue[list[Message]] = asyncio.Queue()
         self._unanswered = 0
         self._answered = asyncio.Event()
-        self._pipeline = Pipeline(dsn, self._waiting.get, lambda: registry, self._answer)
+        self._pipeline = Pipeline(dsn, self._waiting.get, _Still(registry), self._answer)
 
     def start(self, group: asyncio.TaskGroup) -> list[asyncio.Task[None]]:
         return [
@@ -149,6 +129,19 @@ class _Path:
         self._unanswered -= 1
         if not self._unanswered:
             self._answered.set()
+
+
+@dataclass(frozen=True, slots=True)
+class _Still:
+    """A registry that does not change."""
+
+    registry: Registry
+
+    def current(self) -> Registry:
+        return self.registry
+
+    async def newer_than(self, registry: Registry) -> None:
+        raise AssertionError(f"the registry changed behind {registry.snapshot}")
 
 
 async def _raw_copy(
@@ -211,7 +204,7 @@ def _batch(hub: int, at: datetime, sequence: int) -> Message:
     """Return a batch with `_RECORDS_A_BATCH` readings, those of each device a second apart."""
     reference_at = at + timedelta(minutes=1)
     records = [
-        wire.encode_record(_measurement(hub, place, at), reference_at)
+        wire.encode_record(a_reading(hub, place, at), reference_at)
         for place in range(_RECORDS_A_BATCH)
     ]
     header = wire.Header(
@@ -228,7 +221,8 @@ def _batch(hub: int, at: datetime, sequence: int) -> Message:
     )
 
 
-def _measurement(hub: int, place: int, at: datetime) -> Measurement:
+def a_reading(hub: int, place: int, at: datetime) -> Measurement:
+    """Return one of a hub's readings around a moment, of its devices in turn."""
     order = place % _DEVICES_A_HUB
     sign = SIGNS[order % len(SIGNS)]
     measured_at = at + timedelta(seconds=place // _DEVICES_A_HUB)
@@ -237,7 +231,7 @@ def _measurement(hub: int, place: int, at: datetime) -> Measurement:
         device=(hub - 1) * _DEVICES_A_HUB + order + 1,
         sign=sign.code,
         reading=Reading(
-            values=_typical(sign),
+            values=typical(sign),
             device_time=DeviceTime(type=TimeType.LOCAL, ms=local_ms // 1000 * 1000),
         ),
         measured_at=measured_at,
@@ -247,7 +241,8 @@ def _measurement(hub: int, place: int, at: datetime) -> Measurement:
     )
 
 
-def _typical(sign: VitalSign) -> tuple[Decimal, ...]:
+def typical(sign: VitalSign) -> tuple[Decimal, ...]:
+    """Return the values that are usual of a sign, at its resolution."""
     steps = sign.unit_sets[0].steps
     return tuple(
         (Decimal(quantity.typical.mean) / step).to_integral_value() * step
@@ -255,8 +250,8 @@ def _typical(sign: VitalSign) -> tuple[Decimal, ...]:
     )
 
 
-def _populate(dsn: str) -> None:
-    """Enter the homes, hubs, devices, residents and links of the load."""
+def populate(dsn: str, *, hubs: int = _HUBS, devices: int = _DEVICES_A_HUB) -> None:
+    """Enter homes of one hub and so many devices, with their residents and links."""
     with connect_blocking(dsn, application="hearth-bench") as connection:
         for statement in load_queries(Path(__file__).parent / "sql" / "ingest.sql").all():
-            connection.execute(statement, {"hubs": _HUBS, "devices": _DEVICES_A_HUB})
+            connection.execute(statement, {"hubs": hubs, "devices": devices})

@@ -71,7 +71,7 @@ def bench_ingest(server: str, *, quick: bool, progress: Callable[[str], None]) -
 
 
 async def _measure(dsn: str, load: Load, progress: Callable[[str], None]) -> list[Result]:
-    _populate(dsn)
+    populate(dsn)
     connection = await connect(dsn, application="hearth-bench", autocommit=True)
     async with connection:
         registry = await load_registry(connection)
@@ -204,7 +204,7 @@ def _batch(hub: int, at: datetime, sequence: int) -> Message:
     """Return a batch with `_RECORDS_A_BATCH` readings, those of each device a second apart."""
     reference_at = at + timedelta(minutes=1)
     records = [
-        wire.encode_record(_measurement(hub, place, at), reference_at)
+        wire.encode_record(a_reading(hub, place, at), reference_at)
         for place in range(_RECORDS_A_BATCH)
     ]
     header = wire.Header(
@@ -221,7 +221,8 @@ def _batch(hub: int, at: datetime, sequence: int) -> Message:
     )
 
 
-def _measurement(hub: int, place: int, at: datetime) -> Measurement:
+def a_reading(hub: int, place: int, at: datetime) -> Measurement:
+    """Return one of a hub's readings around a moment, of its devices in turn."""
     order = place % _DEVICES_A_HUB
     sign = SIGNS[order % len(SIGNS)]
     measured_at = at + timedelta(seconds=place // _DEVICES_A_HUB)
@@ -230,7 +231,7 @@ def _measurement(hub: int, place: int, at: datetime) -> Measurement:
         device=(hub - 1) * _DEVICES_A_HUB + order + 1,
         sign=sign.code,
         reading=Reading(
-            values=_typical(sign),
+            values=typical(sign),
             device_time=DeviceTime(type=TimeType.LOCAL, ms=local_ms // 1000 * 1000),
         ),
         measured_at=measured_at,
@@ -240,7 +241,8 @@ def _measurement(hub: int, place: int, at: datetime) -> Measurement:
     )
 
 
-def _typical(sign: VitalSign) -> tuple[Decimal, ...]:
+def typical(sign: VitalSign) -> tuple[Decimal, ...]:
+    """Return the values that are usual of a sign, at its resolution."""
     steps = sign.unit_sets[0].steps
     return tuple(
         (Decimal(quantity.typical.mean) / step).to_integral_value() * step
@@ -248,8 +250,8 @@ def _typical(sign: VitalSign) -> tuple[Decimal, ...]:
     )
 
 
-def _populate(dsn: str) -> None:
-    """Enter the homes, hubs, devices, residents and links of the load."""
+def populate(dsn: str, *, hubs: int = _HUBS, devices: int = _DEVICES_A_HUB) -> None:
+    """Enter homes of one hub and so many devices, with their residents and links."""
     with connect_blocking(dsn, application="hearth-bench") as connection:
         for statement in load_queries(Path(__file__).parent / "sql" / "ingest.sql").all():
-            connection.execute(statement, {"hubs": _HUBS, "devices": _DEVICES_A_HUB})
+            connection.execute(statement, {"hubs": hubs, "devices": devices})

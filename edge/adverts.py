@@ -12,14 +12,14 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta, tzinfo
+from typing import Protocol
 
 from edge.clock import TimeLine, with_live
 from edge.counts import Counts
 from edge.heard import Heard, Packets, packet_of
 from edge.hub_clock import HubClock
 from edge.outbox import Packet
-from edge.payloads import Decoded, Payload, decode_advertised, measured
-from edge.storage import Storage
+from edge.payloads import Decoded, Item, Payload, decode_advertised, measured
 from gateway.errors import UnavailableError
 from gateway.measurement import Undecoded
 from gateway.vitals import advertised_sources
@@ -45,10 +45,26 @@ class _Waiting:
     packet: Packet
 
 
+class Keeper(Protocol):
+    """Where readings are kept, as `edge.storage.Storage` is one."""
+
+    async def append(self, items: Sequence[Item | Payload], packets: Sequence[Packet] = ()) -> int:
+        """Keep items durably, and remember packets; return how many were kept."""
+
+    async def packets(self) -> list[Packet]:
+        """Return the packets that were taken last."""
+
+    async def lines(self, device: int) -> tuple[TimeLine, ...]:
+        """Return what is remembered of a device's clock."""
+
+    async def remember_lines(self, device: int, lines: Sequence[TimeLine]) -> None:
+        """Remember it."""
+
+
 class Adverts:
     """The advertised readings of one hub. `run` must be running for `hear` to have an effect."""
 
-    def __init__(self, storage: Storage, counts: Counts, zone: tzinfo, hub_clock: HubClock) -> None:
+    def __init__(self, storage: Keeper, counts: Counts, zone: tzinfo, hub_clock: HubClock) -> None:
         self._storage = storage
         self._counts = counts
         self._zone = zone
@@ -75,12 +91,20 @@ class Adverts:
 
     async def run(self) -> None:
         """Keep what was heard, until cancelled."""
+        await self.recall()
+        while True:
+            await self.keep_next()
+
+    async def recall(self) -> None:
+        """Learn which packets were taken before; until then nothing is heard."""
         remembered: Sequence[Packet] = ()
         with suppress(UnavailableError):  # then a repeat or two is taken, which ingest stores once
             remembered = await self._storage.packets()
         self._packets = Packets(remembered)
-        while True:
-            await self._keep(await self._queue.get())
+
+    async def keep_next(self) -> None:
+        """Keep the next that was heard, once there is one."""
+        await self._keep(await self._queue.get())
 
     def _queue_up(self, packets: Packets, waiting: _Waiting) -> None:
         now_s = asyncio.get_running_loop().time()

@@ -46,6 +46,8 @@ RECORD_AGE_MAX = timedelta(days=400)
 """No home device's memory reaches back further; an older time-stamp is a clock's default date."""
 SHOWN_MS_MAX = 1 << 47
 """About 4,400 years. A clock that shows more is not one; it counts as showing no date."""
+LIVE_APART_MIN = timedelta(minutes=10)
+"""Two time-stamps that are equally wrong this far apart show that it is the clock that is wrong."""
 LINES_MAX = 8
 """Time lines remembered of one device. At the bound the oldest is forgotten; records on it become
 UNPLACED and wait in quarantine."""
@@ -112,7 +114,8 @@ class TimeLine:
     A device time plus `ahead` was UTC at `last_at`, the hub's instant of the latest coincident pair;
     `first_at` is that of the first. `set_at` is when the hub began the line by setting the clock.
     `drift_ppm` is how much `ahead` grows, as known from having watched this device for `observed`,
-    on this line and the ones before: a crystal stays the same when its clock is set.
+    on this line and the ones before: a crystal stays the same when its clock is set. A line
+    `is_doubtful` while one time-stamp alone speaks for it; nothing is placed on it.
     """
 
     type: TimeType
@@ -122,6 +125,7 @@ class TimeLine:
     set_at: datetime | None = None
     drift_ppm: float = 0.0
     observed: timedelta = timedelta(0)
+    is_doubtful: bool = False
 
     def ahead_at(self, moment: datetime) -> timedelta:
         """Return how far UTC lies ahead of what the device shows at a moment, drift and all."""
@@ -151,7 +155,7 @@ def place(
     """Place what a device says of when it measured; `lines` are its time lines, oldest first."""
     if time is None:
         return _placed(received_at, TimeQuality.RECEPTION, zone)
-    of_type = [line for line in lines if line.type is time.type]
+    of_type = [line for line in _certain(lines) if line.type is time.type]
     match _rule(time):
         case Rule.KEEP:
             # Needs no pair; but where the clock was read, its claim is held against what it showed.
@@ -198,6 +202,7 @@ def with_pair(
 
     `set_at`: the hub has set the clock since the pair before, at this instant.
     """
+    lines = _certain(lines)
     last = lines[-1] if lines else None
     if last is not None and set_at is None and _runs_on(last, pair):
         return (*lines[:-1], _seen_on(last, pair))
@@ -217,22 +222,57 @@ def with_live(
     The guide allows "a time-stamp that is known to be now". The first one that agrees with the
     hub's clock to `NOW_MAX` shows that the device's clock is right, no finer: so it is taken as
     exactly right. From then on the clock is followed by the shortest delay from a time-stamp to its
-    reception, since a delay is never negative, so that one that drifts is not believed for ever.
+    reception, since a delay is never negative, so that one that drifts is not believed for ever. A
+    clock at its default date speaks by two time-stamps that are equally wrong, some time apart.
     """
     if time.type is TimeType.TICKS or time.current is not None or abs(time.ms) > SHOWN_MS_MAX:
         return tuple(lines)
     told = Pair(shown=time, at=received_at)
-    last = lines[-1] if lines else None
+    certain = _certain(lines)
+    last = certain[-1] if certain else None
     if last is not None and last.type is time.type and received_at >= last.last_at:
         delay = told.ahead - last.ahead_at(received_at)
         if -last.jump_min(received_at) <= delay <= NOW_MAX:
             gap = received_at - last.last_at
             ahead = min(told.ahead, last.ahead + gap / timedelta(days=1) * LIVE_LAG_PER_DAY)
-            return (*lines[:-1], replace(last, ahead=ahead, last_at=received_at))
+            return (*certain[:-1], replace(last, ahead=ahead, last_at=received_at))
     utc = _as_utc(time, zone)
-    if utc is None or abs(received_at - utc) > NOW_MAX:
+    if utc is None:
         return tuple(lines)
-    return with_pair(lines, Pair(shown=time, at=min(utc, received_at)))
+    age = received_at - utc
+    if abs(age) <= NOW_MAX:
+        return with_pair(certain, Pair(shown=time, at=min(utc, received_at)))
+    if timedelta(0) <= age <= RECORD_AGE_MAX:
+        return tuple(lines)  # a record of then, as far as anyone can tell
+    return _with_doubtful(lines, told)
+
+
+def _certain(lines: Sequence[TimeLine]) -> tuple[TimeLine, ...]:
+    return tuple(line for line in lines if not line.is_doubtful)
+
+
+def _with_doubtful(lines: Sequence[TimeLine], told: Pair) -> tuple[TimeLine, ...]:
+    """Return the lines after a time-stamp that no right clock shows: one more like it settles it.
+
+    Of several within one connection the latest counts: the others may be records of before.
+    """
+    certain = _certain(lines)
+    doubt = next((line for line in lines if line.is_doubtful), None)
+    new = TimeLine(
+        type=told.shown.type,
+        ahead=told.ahead,
+        first_at=told.at,
+        last_at=told.at,
+        is_doubtful=True,
+    )
+    if doubt is not None and doubt.type is new.type:
+        apart = told.at - doubt.first_at
+        ahead = min(doubt.ahead, told.ahead)
+        if apart < LIVE_APART_MIN:
+            new = replace(doubt, ahead=ahead)
+        elif abs(told.ahead - doubt.ahead) <= NOW_MAX:
+            new = replace(doubt, ahead=ahead, last_at=told.at, is_doubtful=False)
+    return (*certain, new)[-LINES_MAX:]
 
 
 def _rule(time: DeviceTime) -> Rule:

@@ -25,7 +25,7 @@ from pydantic import (
     model_validator,
 )
 
-from edge.hub_clock import Trust
+from edge.hub_clock import Trust, is_synchronised
 from edge.identity import FOLDER, broker_of, read_identity
 from edge.outbox import CAPACITY_DEFAULT, CAPACITY_MIN, KEPT_DAYS_DEFAULT, Order, Policy
 from gateway.errors import UsageError
@@ -166,7 +166,8 @@ class HubConfig(_Section):
         Raises:
             UsageError: the hub is not enrolled, or a file cannot be read.
         """
-        return broker_of(self.identity, self.mqtt.url)
+        clock_is_set = self.hub.clock is Trust.SYSTEM or is_synchronised()
+        return broker_of(self.identity, self.mqtt.url, clock_is_set=clock_is_set)
 
 
 def load_config(path: Path) -> HubConfig:

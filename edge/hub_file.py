@@ -24,7 +24,7 @@ from gateway.errors import HearthError, UnavailableError, UsageError
 from gateway.platform.named_sql import load_statements
 from gateway.wire import COUNTER_END, hub_name
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """Raised with edge/sql/schema.sql; an older file is taken there by edge/sql/upgrade_N.sql."""
 APPLICATION_ID = 0x48525442
 """Marks the file as ours ("HRTB"); `file` shows it."""

@@ -96,21 +96,22 @@ def read_failure(folder: Path) -> str | None:
         return None
 
 
-def broker_of(folder: Path, url: str, now: datetime | None = None) -> BrokerAddress:
+def broker_of(
+    folder: Path, url: str, *, clock_is_set: bool = True, now: datetime | None = None
+) -> BrokerAddress:
     """Return the broker with what the files hold now.
 
-    A clock that shows a time before the certificate was issued is wrong for certain (a hub without
-    a battery wakes in 1970): then the broker's certificate is checked but for its dates.
+    While the machine's clock was not set (a hub without a battery wakes in 1970, or when it was last
+    switched off), or shows a time before the hub's own certificate, the broker's certificate is
+    checked but for its dates. Its root is Hearth's own, and nobody else's is accepted.
 
     Raises:
         UsageError: there is no identity, or the URL is none.
     """
     identity = read_identity(folder)
+    is_right = clock_is_set and is_possible(now or datetime.now(UTC), identity.hub.certificate)
     return broker_address(
-        url,
-        ca_file=_services_file(folder),
-        cert_file=_hub_file(folder),
-        check_time=is_possible(now or datetime.now(UTC), identity.hub.certificate),
+        url, ca_file=_services_file(folder), cert_file=_hub_file(folder), check_time=is_right
     )
 
 

@@ -31,10 +31,18 @@ def read_lines(file: HubFile, device: int) -> tuple[TimeLine, ...]:
             set_at=None if set_ms is None else from_ms(integer(set_ms)),
             drift_ppm=real(drift_ppm),
             observed=integer(observed_ms) * _MS,
+            is_doubtful=bool(doubtful),
         )
-        for type_, ahead_ms, first_ms, last_ms, set_ms, drift_ppm, observed_ms in file.rows(
-            "time_lines", device=device_name(device)
-        )
+        for (
+            type_,
+            ahead_ms,
+            first_ms,
+            last_ms,
+            set_ms,
+            drift_ppm,
+            observed_ms,
+            doubtful,
+        ) in file.rows("time_lines", device=device_name(device))
     )
 
 
@@ -59,6 +67,7 @@ def put_lines(file: HubFile, device: int, lines: Sequence[TimeLine]) -> None:
             set_ms=None if line.set_at is None else ms_since_epoch(line.set_at),
             drift_ppm=line.drift_ppm,
             observed_ms=line.observed // _MS,
+            doubtful=int(line.is_doubtful),
         )
     file.run("trim_devices", devices_max=DEVICES_MAX)
 

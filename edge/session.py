@@ -124,6 +124,7 @@ class Session:
         self._clock = clock_of(link.characteristics)
         self._shown: DeviceTime | None = None
         self._pair: Pair | None = None
+        self._has_recalled = False
         self._is_dated = hub_clock.is_known
         self._now = hub_clock.wall if self._is_dated else hub_clock.counted
         self._intake = Intake(
@@ -149,18 +150,19 @@ class Session:
         try:
             async with asyncio.timeout(self._pace.session_s_max):
                 await self._subscribe(sorted(readable))
-                self._intake.lines = await self._keeper.lines(self._device)
+                await self._recall_lines()
                 await self._learn_time()
                 await self._fetch_stored(readable)
                 await self._correct_time()
                 await self._listen()
         except LinkError:
+            await self._recall_lines()  # it may have broken before
             self._take()
             if not self._intake.taken:
                 raise
         except TimeoutError:
             self._log.warning("session_interrupted", taken=self._intake.taken)
-        if self._is_dated:
+        if self._is_dated and self._has_recalled:
             await self._keeper.remember_lines(self._device, self._intake.lines)
         return Outcome.TAKEN if self._intake.taken else Outcome.EMPTY
 
@@ -185,6 +187,12 @@ class Session:
             except SecurityError:
                 await self._link.pair()
                 await self._link.subscribe(uuid, on_value)
+
+    async def _recall_lines(self) -> None:
+        """Let what waits be placed by what is remembered of the device's clock."""
+        if not self._has_recalled:
+            self._intake.lines = await self._keeper.lines(self._device)
+            self._has_recalled = True
 
     async def _learn_time(self) -> None:
         """Read the device's clock, where it shows one."""

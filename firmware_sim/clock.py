@@ -60,6 +60,8 @@ class Stamp:
 
     ms: int
     time_line: int
+    synced: bool
+    """Whether that time line was set by somebody who knew the time."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -85,19 +87,21 @@ class DeviceClock:
         shown_ms = self._shows_ms(now)
         if shown_ms is None or not self.model.time_stamps:
             return None
-        return Stamp(ms=int(shown_ms), time_line=self._time_line)
+        return Stamp(ms=int(shown_ms), time_line=self._time_line, synced=self._synced)
 
     def reads(self, now: datetime) -> DeviceTime | None:
         """Return what the clock shows `now`; None: it knows no date."""
         shown_ms = self._shows_ms(now)
-        return None if shown_ms is None else self._device_time(int(shown_ms), current=True)
+        if shown_ms is None:
+            return None
+        return self._device_time(int(shown_ms), current=True, synced=self._synced)
 
     def device_time(self, stamp: Stamp | None) -> DeviceTime | None:
         """Return a reading's time as its profile sends it now."""
         if stamp is None:
             return None
         current = stamp.time_line == self._time_line
-        return self._device_time(stamp.ms, current=current)
+        return self._device_time(stamp.ms, current=current, synced=stamp.synced)
 
     def set(self, shown: DeviceTime, now: datetime) -> None:
         """Follow an attempt to set the clock to `shown`, as its model does."""
@@ -125,13 +129,13 @@ class DeviceClock:
         passed_ms = (now - self._true_at) / timedelta(milliseconds=1)
         return self._shown_ms + passed_ms * (1 + self.model.drift_ppm / _PPM)
 
-    def _device_time(self, ms: int, *, current: bool) -> DeviceTime:
+    def _device_time(self, ms: int, *, current: bool, synced: bool) -> DeviceTime:
         return DeviceTime(
             type=self.model.type,
             ms=ms - ms % 1000,
             utc_offset_min=self.model.offset_min,
             current=current,
-            synced=self._synced,
+            synced=synced,
         )
 
 

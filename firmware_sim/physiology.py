@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
-from functools import cache
+from functools import cache, lru_cache
 
 import numpy as np
 from numpy.random import Generator, default_rng
@@ -71,6 +71,21 @@ class Formula:
 
 @exact
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Child:
+    """What a child of an age is like; other levels are an adult's."""
+
+    age: int
+    body_height_cm: float
+    bmi_kg_per_m2: float
+
+    @property
+    def levels(self) -> dict[str, float]:
+        """Return the levels by quantity."""
+        return {"body_height_cm": self.body_height_cm, "bmi_kg_per_m2": self.bmi_kg_per_m2}
+
+
+@exact
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Physiology:
     """The whole of data/physiology.toml."""
 
@@ -79,6 +94,7 @@ class Physiology:
     condition: dict[str, Condition]
     level: tuple[Formula, ...]
     reading: tuple[Formula, ...]
+    child: tuple[Child, ...]
 
 
 @cache
@@ -135,11 +151,16 @@ class Body:
         episode = condition.episode
         if episode is None:
             return day - self.first_day
-        key = (*self.seed, *name.encode())
         for since in range(episode.days):
-            if default_rng([*key, day - since]).random() < episode.per_day:
+            if _begins(self.seed, name, day - since, episode.per_day):
                 return since
         return None
+
+
+@lru_cache(maxsize=1 << 16)
+def _begins(seed: tuple[int, ...], condition: str, day: int, per_day: float) -> bool:
+    """Tell whether an episode of a person begins on a day."""
+    return bool(default_rng([*seed, *condition.encode(), day]).random() < per_day)
 
 
 def draw_body(

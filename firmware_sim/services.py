@@ -20,20 +20,11 @@ from bumble.gatt import (
     Service,
 )
 
-from firmware_sim.clock import Setting
+from firmware_sim.clock_service import clock_characteristic, read_clock, write_clock
 from firmware_sim.device import SimulatedDevice
-from gateway.errors import DecodeError
 from gateway.gatt import health_observation as ghs
 from gateway.gatt import record_access as record_access_point
 from gateway.gatt import uuids
-from gateway.gatt.payload import PayloadReader
-from gateway.gatt.times import (
-    DeviceTime,
-    TimeType,
-    decode_current_time,
-    encode_current_time,
-    from_ms,
-)
 from gateway.vital_sign import Framing, GattSource, VitalSign
 
 _READ = Characteristic.Properties.READ
@@ -45,8 +36,6 @@ _ENCRYPTED_WRITE = (
 )
 _OUT_OF_RANGE = 0xFF
 """ATT: "Out of Range", the answer of a clock that refuses (Core Specification Supplement, Part B)."""
-_NEEDS_SETTING = 1
-"""Elapsed Time, Clock Status bit 0."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,8 +82,9 @@ def build_database(
             characteristics.append(record_access)
         radio.add_service(Service(_uuid(service), characteristics))
     radio.add_service(_device_information(device))
-    if model.clock.setting is not Setting.NONE:
-        radio.add_service(_clock_service(device))
+    clock = clock_characteristic(device)
+    if clock is not None:
+        radio.add_service(_clock_service(device, clock))
     if model.battery_percent is not None:
         radio.add_service(_battery(model.battery_percent))
     return Database(live=live, stored=stored, record_access=record_access)
@@ -145,52 +135,22 @@ def _battery(percent: int) -> Service:
     return Service(_uuid(uuids.BATTERY_SERVICE), [level])
 
 
-def _clock_service(device: SimulatedDevice) -> Service:
+def _clock_service(device: SimulatedDevice, characteristic: int) -> Service:
     def read(_connection: Connection) -> bytes:
-        shown = device.clock.reads(device.now())
-        return _elapsed(shown) if elapsed else _current_time(shown)
+        return read_clock(device)
 
     def write(_connection: Connection, value: bytes) -> None:
-        if device.model.clock.setting is Setting.REFUSES:
+        if not write_clock(device, value):
             raise att.ATT_Error(_OUT_OF_RANGE)
-        try:
-            shown = _decode_elapsed(value) if elapsed else decode_current_time(value)
-        except DecodeError as error:
-            raise att.ATT_Error(_OUT_OF_RANGE) from error
-        if shown is None or shown.type is not device.model.clock.type:
-            raise att.ATT_Error(_OUT_OF_RANGE)
-        device.clock.set(shown, device.now())
 
-    elapsed = any(source.service == ghs.SERVICE for source in device.sign.gatt)
-    service, characteristic = (
-        (ghs.ELAPSED_TIME_SERVICE, ghs.ELAPSED_TIME)
-        if elapsed
-        else (uuids.CURRENT_TIME_SERVICE, uuids.CURRENT_TIME)
-    )
+    is_elapsed = characteristic == ghs.ELAPSED_TIME
+    service = ghs.ELAPSED_TIME_SERVICE if is_elapsed else uuids.CURRENT_TIME_SERVICE
     value: CharacteristicValue[bytes] = CharacteristicValue(read=read, write=write)
     permissions = att.Attribute.READABLE | att.Attribute.WRITEABLE
     clock: Characteristic[bytes] = Characteristic(
         _uuid(characteristic), _READ | _WRITE, permissions, value
     )
     return Service(_uuid(service), [clock])
-
-
-def _current_time(shown: DeviceTime | None) -> bytes:
-    return bytes(10) if shown is None else encode_current_time(from_ms(shown.ms))
-
-
-def _elapsed(shown: DeviceTime | None) -> bytes:
-    # A clock that knows no date counts ticks of none: all zero, in need of setting.
-    time = shown or DeviceTime(type=TimeType.TICKS, ms=0, current=True, synced=False)
-    status = 0 if time.synced else _NEEDS_SETTING
-    return ghs.encode_elapsed_time(time) + bytes((status, 0))
-
-
-def _decode_elapsed(value: bytes) -> DeviceTime:
-    reader = PayloadReader(value)
-    shown = ghs.read_elapsed_time(reader)
-    reader.finish()
-    return shown
 
 
 def _written(uuid: int, on_write: OnWrite) -> Characteristic[bytes]:

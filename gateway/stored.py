@@ -21,3 +21,27 @@ EXPONENT_BITS = 8
 ABSENCE_BITS = 4
 ABSENCES_AT = EXPONENT_BITS * QUANTITIES_MAX
 """The bit of `digits` at which the absences begin."""
+
+QUARANTINE_REASONS = {
+    10: "record_invalid",
+    11: "sign_unknown",
+    12: "device_unknown",
+    13: "device_elsewhere",
+    20: "hub_clock",
+    21: "time_unplaced",
+    22: "time_future",
+    23: "time_too_old",
+    24: "hub_time_unknown",
+    30: "implausible",
+    31: "cross_field",
+    40: "unlinked",
+    50: "conflict",
+    60: "undecoded",
+    70: "no_batch",
+    71: "hub_unknown",
+    72: "hub_foreign",
+    73: "hub_revoked",
+}
+"""What the numbers in quarantine's column `reason` mean (ingest.verdicts.Verdict)."""
+QUARANTINE_KINDS = {1: "measurement", 2: "payload", 3: "message"}
+"""What the numbers in its column `kind` mean."""

@@ -20,6 +20,7 @@ from ingest import metrics
 from ingest.attribution.settle import settle_due
 from ingest.baselines.evaluate import evaluate_due
 from ingest.batches import Flush
+from ingest.fairness import REJECTED_BYTES, Fairness
 from ingest.following import Follower
 from ingest.leases import PERIOD_S, Leases
 from ingest.pipeline import FlushRule, Gatherer, Pipeline, receipts_by_hub, wall_clock_ms
@@ -72,7 +73,12 @@ class Worker:
         """Devices with new links, whose waiting readings are not replayed yet; None: any."""
         self._has_linked = asyncio.Event()
         self._gatherer = Gatherer(config.rule)
-        self._intake = Intake(bytes_max=HELD_BYTES_MAX, deliver=self._gatherer.deliver)
+        self._fairness = Fairness()
+        self._intake = Intake(
+            bytes_max=HELD_BYTES_MAX,
+            deliver=self._gatherer.deliver,
+            admits=self._fairness.admits,
+        )
         self._pipeline = Pipeline(
             config.dsn,
             self._gatherer.next,
@@ -104,6 +110,8 @@ class Worker:
 
     def _answer(self, flush: Flush, outcomes: Sequence[Outcome]) -> None:
         """Send receipts, then acknowledge: the flush is committed."""
+        for rejected in flush.rejected:
+            self._fairness.charge(rejected.message.hub, REJECTED_BYTES)
         for hub, payload in receipts_by_hub(outcomes):
             lane = self._lanes.get(wire.lane_of(hub))
             if lane is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -36,21 +36,35 @@ class HubLedger:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Gap:
+    """Sequences of a hub's epoch that never came, both ends included."""
+
+    hub: str
+    epoch: int
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Ledger:
     """The whole ledger, or one hub's.
 
     `disagreeing`: (hub, epoch, sequence) of batches whose terms are not what the tables hold, at
-    most 100, empty when not asked for. `rejected`: messages that were no batch.
+    most 100; `orphans`: batches that rows name and the ledger does not know; both empty when not asked
+    for. `gaps`: at most 1000. `rejected`: messages that were no batch.
     """
 
     hubs: tuple[HubLedger, ...]
+    gaps: tuple[Gap, ...]
     disagreeing: tuple[tuple[str, int, int], ...]
+    orphans: int
     rejected: int
 
     @property
     def balanced(self) -> bool:
         """Whether the proof holds."""
-        return not self.disagreeing and all(hub.balanced for hub in self.hubs)
+        whole = not self.disagreeing and not self.orphans
+        return whole and all(hub.balanced for hub in self.hubs)
 
     def total(self, term: str) -> int:
         """Return the sum of one term over the hubs."""
@@ -62,6 +76,8 @@ class Ledger:
         return {term: self.total(term) for term in terms} | {
             "rejected_messages": self.rejected,
             "balanced": self.balanced,
+            "gaps": [asdict(gap) for gap in self.gaps],
+            "orphans": self.orphans,
             "disagreeing": [list(batch) for batch in self.disagreeing],
             "hubs": [
                 asdict(hub) | {"last_committed_at": hub.last_committed_at.isoformat()}
@@ -70,18 +86,33 @@ class Ledger:
         }
 
 
-def read_ledger(dsn: str, *, hub: str | None = None, prove: bool = True) -> Ledger:
+def read_ledger(
+    dsn: str, *, hub: str | None = None, prove: bool = True, since: datetime | None = None
+) -> Ledger:
     """Read the ledger; with `prove`, compare each batch with the rows of the tables.
+
+    `since`: compare only the batches committed then or later; the terms and gaps are of all.
 
     Raises:
         UnavailableError: the database is down.
     """
     with connect_blocking(dsn, application="hearth-ledger") as connection, translated():
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-        disagreeing = _rows(connection, "disagreeing_batches", hub) if prove else []
+        disagreeing = _rows(connection, "disagreeing_batches", hub, since) if prove else []
+        is_whole = prove and hub is None and since is None
+        ((orphans,),) = _rows(connection, "orphans", hub) if is_whole else ((0,),)
+        hubs = tuple(_hub_ledger(row) for row in _rows(connection, "by_hub", hub))
+        has_gaps = any(line.missing for line in hubs)
         ((_messages, rejected),) = _rows(connection, "rejected", hub)
         return Ledger(
-            hubs=tuple(_hub_ledger(row) for row in _rows(connection, "by_hub", hub)),
+            hubs=hubs,
+            gaps=tuple(
+                Gap(hub=name, epoch=epoch, first=first, last=last)
+                for name, epoch, first, last in _rows(connection, "gaps", hub)
+            )
+            if has_gaps
+            else (),
+            orphans=orphans,
             disagreeing=tuple((name, epoch, sequence) for name, epoch, sequence in disagreeing),
             rejected=rejected,
         )
@@ -94,8 +125,10 @@ def stored_signs(dsn: str) -> list[str]:
         return [BY_CODE[code].name for (code,) in rows.fetchall()]
 
 
-def _rows(connection: Connection, query: str, hub: str | None) -> Iterable[tuple[Any, ...]]:
-    return connection.execute(_QUERIES[query], {"hub": hub}).fetchall()
+def _rows(
+    connection: Connection, query: str, hub: str | None, since: datetime | None = None
+) -> Sequence[tuple[Any, ...]]:
+    return connection.execute(_QUERIES[query], {"hub": hub, "since": since}).fetchall()
 
 
 def _hub_ledger(row: tuple[Any, ...]) -> HubLedger:

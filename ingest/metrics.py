@@ -19,6 +19,10 @@ BATCHES = Counter("hearth_ingest_batches", "Batches: new, or again (redelivered)
 REJECTED = Counter(
     "hearth_ingest_rejected_messages", "Messages that are no batch of their hub.", ["reason"]
 )
+SHED = Counter(
+    "hearth_ingest_shed_messages",
+    "Messages not taken because their hub was over its rate; a hub sends them again.",
+)
 LOOKED_UP = Counter(
     "hearth_ingest_looked_up", "Readings looked up because they may have come before."
 )

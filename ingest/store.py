@@ -214,6 +214,11 @@ class BatchIds:
         taken, self._ids = self._ids[:count], self._ids[count:]
         return taken
 
+    async def close(self) -> None:
+        """Close the connection; what is left of the block is lost."""
+        if self._connection is not None:
+            await self._connection.close()
+
     async def _refill(self, count: int) -> None:
         if self._connection is None or self._connection.closed:
             self._connection = await connect(

@@ -6,7 +6,9 @@ Python acknowledges by hand at this rate (DECISIONS.md has the figures). What it
 - the session outlives the connection: Clean Start 0, a named Session Expiry (3.1.2.11.2);
 - with a session present the backlog comes before any SUBACK, so PUBLISH is read at once;
 - PUBACKs go out in the order of arrival (4.6), and only of the connection that the message came by:
-  a packet id means nothing on the next one;
+  a packet id means nothing on the next one. One exception: what is shed of a hub that is over its
+  rate is acknowledged at once, past what waits for its COMMIT, since else it would fill the window
+  and hold up the lane's other hubs. No broker that we know looks at the order;
 - Receive Maximum (3.1.2.11.3) and a paused socket bound what is in memory;
 - 0x8E (session taken over) ends it: another worker has the lane.
 """
@@ -27,6 +29,7 @@ from gateway.errors import UnavailableError, UsageError
 from gateway.platform.backoff import Backoff
 from gateway.platform.broker_address import BrokerAddress
 from gateway.platform.logs import get_logger
+from ingest import metrics
 from ingest.batches import Message
 
 RECEIVE_MAX = 256
@@ -70,6 +73,8 @@ class Intake:
 
     bytes_max: int
     deliver: Callable[[Message], None]
+    admits: Callable[[int | None, int], bool] = lambda _hub, _size: True
+    """Whether so many bytes of a hub are taken; what is not is shed (ingest.fairness)."""
     bytes_held: int = 0
     paused: bool = False
     _lanes: set[Lane] = field(default_factory=set)
@@ -239,6 +244,7 @@ class _Connection(asyncio.Protocol):
         finally:
             view.release()
         del self._buffer[:offset]
+        self.flush()  # what was shed is acknowledged now
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._end(UnavailableError(f"broker: connection lost: {exc or 'closed'}"))
@@ -300,19 +306,29 @@ class _Connection(asyncio.Protocol):
                 pass  # PINGRESP, and what a broker sends that we do not ask for
 
     def _take_message(self, topic: str, payload: bytes, packet_id: int | None) -> None:
-        self._serial += 1
+        hub = wire.hub_of_topic(topic)
         size = len(payload) + MESSAGE_OVERHEAD_BYTES
+        if not self._intake.admits(hub, size):
+            self._shed(packet_id)
+            return
+        self._serial += 1
         self._held[self._serial] = (packet_id, size)
         self._intake.took(size)
         self._intake.deliver(
             Message(
                 lane=self._lane,
                 token=self._generation << _SERIAL_BITS | self._serial,
-                hub=wire.hub_of_topic(topic),
+                hub=hub,
                 payload=payload,
                 received_at=datetime.now(UTC),
             )
         )
+
+    def _shed(self, packet_id: int | None) -> None:
+        """Let a message go: acknowledged, so that those behind it come; not stored, no receipt."""
+        metrics.SHED.inc()
+        if packet_id is not None:
+            self._acknowledgements.append(mqtt5.PubAckPacket(packet_id).write())
 
     def _take_unreadable(self, packet_bytes: memoryview, error: Exception) -> None:
         """Take a PUBLISH that the codec refuses apart by hand: one hub must not block its lane."""

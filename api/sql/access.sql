@@ -28,11 +28,11 @@ SELECT access.object(
 
 -- name: objections
 -- What a resident does not consent to.
-SELECT public_id AS id, sign, account, recorded_at
+SELECT objection.public_id AS id, objection.sign, objection.account, objection.recorded_at
 FROM access.objection
 JOIN resident USING (resident_id)
 WHERE resident.public_id = %(resident)s
-ORDER BY recorded_at, public_id
+ORDER BY objection.recorded_at, objection.public_id
 
 -- name: audit
 -- Who looked at a resident's data, the latest first, behind one of them.

@@ -51,7 +51,11 @@ data_dir = "{data_dir}"
 
 [mqtt]
 url = "{url}"
+
+[enrolment]
+url = "http://127.0.0.1:1"
 """
+"""No certificate runs out in a run, so nobody listens there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,6 +215,15 @@ class Stage:
         if self._hubs is not None and not self._hubs.is_alive():
             self.ended_by_themselves.append("hubs")
             self.start_hubs()
+
+    def pids(self) -> dict[str, int]:
+        """Return the processes of ours that run now, by name; the database's are many and its own."""
+        children = {"hubs": self._hubs} | {
+            f"ingest-{worker}": child for worker, child in enumerate(self._ingest)
+        }
+        found = {name: child.pid for name, child in children.items() if child is not None}
+        broker = self.broker.pid
+        return found if broker is None else found | {self.broker.name: broker}
 
     @property
     def superuser_url(self) -> str:

@@ -107,7 +107,8 @@ SELECT name, n FROM tally;
 
 -- name: time_lines
 -- What is remembered of a device's clock, oldest line first.
-SELECT type, ahead_ms, first_ms, last_ms, set_ms, drift_ppm, observed_ms FROM time_line
+SELECT type, ahead_ms, first_ms, last_ms, set_ms, drift_ppm, observed_ms, doubtful
+FROM time_line
 WHERE device = :device ORDER BY position;
 
 -- name: delete_time_lines
@@ -117,10 +118,11 @@ DELETE FROM time_line WHERE device = :device;
 -- name: put_time_line
 -- Remember one line.
 INSERT INTO time_line (
-    device, position, type, ahead_ms, first_ms, last_ms, set_ms, drift_ppm, observed_ms
+    device, position, type, ahead_ms, first_ms, last_ms, set_ms, drift_ppm, observed_ms, doubtful
 )
 VALUES (
-    :device, :position, :type, :ahead_ms, :first_ms, :last_ms, :set_ms, :drift_ppm, :observed_ms
+    :device, :position, :type, :ahead_ms, :first_ms, :last_ms, :set_ms, :drift_ppm, :observed_ms,
+    :doubtful
 );
 
 -- name: trim_devices

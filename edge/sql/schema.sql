@@ -71,6 +71,7 @@ CREATE TABLE time_line (
     set_ms INTEGER,
     drift_ppm REAL NOT NULL DEFAULT 0,
     observed_ms INTEGER NOT NULL DEFAULT 0,
+    doubtful INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (device, position)
 );
 

@@ -10,28 +10,43 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from bench.api import bench_api
 from bench.attribution import bench_attribution
+from bench.backpressure import bench_backpressure
+from bench.fhir import bench_fhir
+from bench.flood import bench_flood
 from bench.ingest import bench_ingest
 from bench.links import bench_links
+from bench.live import bench_live
 from bench.reassign import bench_reassign
 from bench.result import Result
 from gateway.errors import UsageError
+from gateway.platform.embedded.packages import ensure_packages
 from gateway.platform.embedded.services import start_services
 from gateway.platform.settings import load_settings
 
-BENCHES: dict[str, Callable[..., list[Result]]] = {
+ON_DATABASE: dict[str, Callable[..., list[Result]]] = {
+    "api": bench_api,
     "attribution": bench_attribution,
+    "fhir": bench_fhir,
     "ingest": bench_ingest,
     "links": bench_links,
+    "live": bench_live,
     "reassign": bench_reassign,
 }
+"""They measure in a database of their own on the server that they are given."""
+ON_SERVICES: dict[str, Callable[..., list[Result]]] = {"flood": bench_flood}
+"""They need database and broker."""
+BY_THEMSELVES: dict[str, Callable[..., list[Result]]] = {"backpressure": bench_backpressure}
+"""They bring all their parts themselves, to kill them."""
+NAMES = ", ".join((*ON_DATABASE, *ON_SERVICES, *BY_THEMSELVES))
 
 app = typer.Typer(help="测量 / measurements.")
 
 
 @app.command(epilog="例 / example:\n\nhearth bench ingest --quick --json")
 def bench(
-    name: Annotated[str, typer.Argument(help=f"测量名 / one of: {', '.join(BENCHES)}")],
+    name: Annotated[str, typer.Argument(help=f"测量名 / one of: {NAMES}")],
     *,
     quick: Annotated[bool, typer.Option(help="少几轮 / fewer rounds.")] = False,
     as_json: Annotated[
@@ -39,12 +54,19 @@ def bench(
     ] = False,
 ) -> None:
     """运行一项测量; 全部达标时退出码为 0 / run one; exit status 0 only if every goal is met."""
-    run = BENCHES.get(name)
-    if run is None:
-        raise UsageError(f"没有这项测量 / no bench {name!r}; known: {', '.join(BENCHES)}")
     console = Console(stderr=True)
-    with start_services(load_settings(), console.print) as services:
-        results = run(services.maintenance_url, quick=quick, progress=console.print)
+    settings = load_settings()
+    if run := BY_THEMSELVES.get(name):
+        packages = ensure_packages(settings.home, console.print, settings.debian_mirror)
+        results = run(settings.home, packages, quick=quick, progress=console.print)
+    elif (run := ON_DATABASE.get(name)) or name in ON_SERVICES:
+        with start_services(settings, console.print) as services:
+            if run:
+                results = run(services.maintenance_url, quick=quick, progress=console.print)
+            else:
+                results = ON_SERVICES[name](services, quick=quick, progress=console.print)
+    else:
+        raise UsageError(f"没有这项测量 / no bench {name!r}; known: {NAMES}")
     if as_json:
         for result in results:
             typer.echo(json.dumps(result.as_json()))

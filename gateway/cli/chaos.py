@@ -7,7 +7,7 @@ import json
 import secrets
 import sys
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
@@ -17,8 +17,10 @@ from rich.table import Table
 from bench.chaos.conductor import Summary, Wish, conduct
 from bench.chaos.disks import enter_namespace
 from bench.chaos.faults import Kind
+from bench.fuzz import fuzz_store
 from gateway.errors import UsageError
 from gateway.platform.embedded.packages import ensure_packages
+from gateway.platform.embedded.services import start_services
 from gateway.platform.file_lock import FileLock
 from gateway.platform.settings import load_settings
 
@@ -29,6 +31,7 @@ app = typer.Typer(help="混沌试验 / everything dies at random, nothing is los
 
 @app.command(
     epilog="例 / examples:\n\nhearth chaos --rounds 3\n\nhearth chaos --rounds 100 --seed 7 --json\n\n"
+    "hearth chaos --payloads 10000000 --json\n\n"
     "hearth chaos --rounds 5 --only broker_killed --only hubs_disk_full",
 )
 def chaos(
@@ -46,6 +49,14 @@ def chaos(
         list[Kind] | None,
         typer.Option(help="只要这些故障, 可重复 / only these faults; may repeat."),
     ] = None,
+    payloads: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="改为把这么多变异报文送过接收路径 / send so many mutated payloads through the ingest path "
+            "instead.",
+        ),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="机器可读: 结束时一个对象 / one object at the end.")
     ] = False,
@@ -56,6 +67,8 @@ def chaos(
     disks, set clocks back, duplicate and reorder messages. At the end every reading that a hub took
     is looked for. Exit status 0 only if none is lost, doubled or altered. About 8 seconds a round.
     """
+    if payloads is not None:
+        _fuzz(payloads, secrets.randbelow(SEED_MAX) if seed is None else seed, as_json=as_json)
     # Before any thread begins: a mount namespace of our own, for disks that can be filled.
     enter_namespace([sys.executable, "-m", "gateway.cli.main", *sys.argv[1:]])
     settings = load_settings()
@@ -97,6 +110,24 @@ def chaos(
     if not summary.holds:
         console.print(f"日志 / logs: {logs}; --seed {summary.seed}", highlight=False)
     raise typer.Exit(0 if summary.holds else 1)
+
+
+def _fuzz(payloads: int, seed: int, *, as_json: bool) -> NoReturn:
+    """Run the mutated payloads and leave with the verdict."""
+    console = Console(stderr=True)
+    with (
+        start_services(load_settings(), console.print) as services,
+        Progress(console=console) as bar,
+    ):
+        task = bar.add_task("变异报文 / mutated payloads", total=payloads)
+        outcome = fuzz_store(
+            services.maintenance_url, payloads, seed, lambda done: bar.update(task, completed=done)
+        )
+    if as_json:
+        typer.echo(json.dumps({"seed": seed} | outcome.as_json()))
+    else:
+        Console().print({"seed": seed} | outcome.as_json())
+    raise typer.Exit(0 if outcome.holds else 1)
 
 
 def _table(summary: Summary) -> Table:

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
 import typer
+from rich.console import Console
+from rich.progress import Progress
 
 from gateway.cli.database import admit_api, database_url
-from gateway.platform.settings import load_settings
+from gateway.errors import UsageError
+from gateway.platform.embedded.packages import find_packages
+from gateway.platform.embedded.services import find_services
+from gateway.platform.postgres import dsn_parts
+from gateway.platform.settings import Settings, load_settings
+from ingest import backup as backups
 from ingest import migrations
 
 app = typer.Typer(
     help="数据库结构 / the schema and its migrations.",
     no_args_is_help=True,
-    epilog="例 / example:\n\nhearth db migrate",
+    epilog="例 / examples:\n\nhearth db migrate\n\nhearth db backup /srv/backup/2026-11-25",
 )
 
 
@@ -41,6 +54,55 @@ def grant() -> None:
     typer.echo("完成 / done: `hearth api` 可用 / connects as hearth_api", err=True)
 
 
+@app.command(epilog="例 / example:\n\nhearth db backup /srv/backup/2026-11-25")
+def backup(folder: Annotated[Path, typer.Argument(help="新目录 / a new folder.")]) -> None:
+    """备份整个数据库, 服务可继续运行 / back the whole store up; services may run meanwhile.
+
+    The folder holds pg_dump's archive and backup.json. It contains residents' data: keep it as safe as
+    the database itself.
+    """
+    settings = load_settings()
+    with _progress() as progress:
+        facts = backups.backup(database_url(settings), folder, _tools(settings), progress)
+    typer.echo(f"完成 / done: {folder}, {facts.stored:,} 条测量 / measurements", err=True)
+
+
+@app.command(epilog="例 / example:\n\nhearth db restore /srv/backup/2026-11-25 --yes")
+def restore(
+    folder: Annotated[Path, typer.Argument(help="备份目录 / a backup's folder.")],
+    *,
+    yes: Annotated[bool, typer.Option("--yes", help="不再询问 / do not ask.")] = False,
+) -> None:
+    """用备份替换当前数据库, 原库改名保留 / put a backup in the store's place; the old one is kept.
+
+    What came after the backup is asked back from the hubs with `hearth admin hub resend`.
+    """
+    settings = load_settings()
+    facts = backups.read_facts(folder)
+    if not yes:
+        typer.confirm(
+            f"恢复到 {facts.taken_at}? / restore the state of {facts.taken_at}?",
+            abort=True,
+            err=True,
+        )
+    services = find_services(settings)
+    parts = dsn_parts(services.database_url)
+    with _progress() as progress:
+        done = backups.restore(
+            services.maintenance_url,
+            parts["PGDATABASE"],
+            parts["PGUSER"],
+            folder,
+            _tools(settings),
+            progress,
+        )
+    typer.echo(
+        f"已恢复 / restored: {done.stored:,} 条测量 / measurements; 原库 / the former database: "
+        f"{done.kept_as}\n下一步 / next: hearth admin hub resend --all --since {facts.taken_at}",
+        err=True,
+    )
+
+
 @app.command("new-migration")
 def new_migration() -> None:
     """为登记表中新增的体征生成迁移文件 / write the migration that adds new signs' columns."""
@@ -49,6 +111,30 @@ def new_migration() -> None:
         typer.echo("没有新的量 / every quantity has its column", err=True)
     else:
         typer.echo(str(path))
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[float], None]]:
+    with Progress(console=Console(stderr=True)) as bar:
+        task = bar.add_task("", total=1.0)
+        yield lambda part: bar.update(task, completed=part)
+
+
+def _tools(settings: Settings) -> backups.Tools:
+    """Return PostgreSQL's programs: those that were unpacked, else the machine's own."""
+    packages = find_packages(settings.home)
+
+    def find(name: str) -> Path:
+        found = shutil.which(name) if packages is None else str(packages.program(name))
+        if found is None:
+            raise UsageError(f"缺少 / this machine has no {name}: `hearth services prepare`")
+        return Path(found)
+
+    return backups.Tools(
+        pg_dump=find("pg_dump"),
+        pg_restore=find("pg_restore"),
+        log=settings.home / "log" / "backup.log",
+    )
 
 
 def _dsn() -> str:

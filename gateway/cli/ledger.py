@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from gateway.cli.admin.options import TIME_HELP, moment_of
 from gateway.cli.database import database_url
 from gateway.platform.settings import load_settings
 from ingest.ledger import Ledger, read_ledger
@@ -20,6 +21,9 @@ WATCH_S = 1.0
 HUBS_SHOWN_MAX = 40
 """Of more hubs only the sums are shown; --json has them all."""
 
+GAPS_SHOWN_MAX = 20
+"""Further gaps are told by --json only."""
+
 app = typer.Typer(help="账本 / the ledger.")
 
 
@@ -27,6 +31,13 @@ app = typer.Typer(help="账本 / the ledger.")
 def ledger(
     *,
     hub: Annotated[str | None, typer.Option(help="只看一个网关 / one hub only.")] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help=f"只与表核对此后提交的批次 / compare with the tables only what was committed since; {TIME_HELP}.",
+        ),
+    ] = None,
     watch: Annotated[bool, typer.Option(help="持续刷新 / show it live.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="机器可读 / machine-readable.")] = False,
 ) -> None:
@@ -39,11 +50,16 @@ def ledger(
     if watch:
         _watch(dsn, hub)
         return
-    found = read_ledger(dsn, hub=hub)
+    found = read_ledger(dsn, hub=hub, since=None if since is None else moment_of(since))
     if as_json:
         typer.echo(json.dumps(found.as_json()))
     else:
         Console().print(table_of(found))
+        for gap in found.gaps[:GAPS_SHOWN_MAX]:
+            typer.echo(
+                f"缺批 / missing: {gap.hub} epoch {gap.epoch} sequence {gap.first}-{gap.last}",
+                err=True,
+            )
     raise typer.Exit(0 if found.balanced else 1)
 
 

@@ -196,6 +196,14 @@ def decode_observation(payload: bytes) -> Observation:
     )
 
 
+def observation_type(payload: bytes) -> int | None:
+    """Return the type of the observation in a payload, without reading what follows it."""
+    reader = PayloadReader(payload)
+    reader.take("Observation Class Type and Length", 3)
+    flags = reader.unsigned("Flags", 2)
+    return reader.unsigned("Observation Type", 4) if flags & _HAS_TYPE else None
+
+
 def encode_observation(observation: Observation) -> bytes:
     """Return the compound observation, not yet in segments; Length counts what follows it."""
     flags = 0

@@ -45,6 +45,7 @@ __all__ = [
     "copy_in",
     "copy_out",
     "dict_row",
+    "dsn_parts",
     "dsn_with",
     "load_queries",
     "namedtuple_row",
@@ -149,6 +150,14 @@ def load_queries(path: Path) -> Queries:
 def dsn_with(dsn: str, **parameters: str | int) -> str:
     """Return `dsn` with some of its parameters replaced, such as `dbname`."""
     return conninfo.make_conninfo(dsn, **parameters)
+
+
+def dsn_parts(dsn: str) -> dict[str, str]:
+    """Return a DSN as the variables that PostgreSQL's own programs read (libpq, 32.15)."""
+    names = {"host": "PGHOST", "port": "PGPORT", "user": "PGUSER", "password": "PGPASSWORD"}
+    names |= {"dbname": "PGDATABASE", "sslmode": "PGSSLMODE", "sslrootcert": "PGSSLROOTCERT"}
+    parts = conninfo.conninfo_to_dict(dsn)
+    return {names[name]: str(value) for name, value in parts.items() if name in names and value}
 
 
 def redacted(dsn: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import numpy as np
@@ -16,7 +16,7 @@ from gateway.errors import Fault
 from gateway.measurement import TimeQuality, Undecoded
 from gateway.platform.postgres import AsyncConnection, connect
 from ingest.batches import Message
-from ingest.ledger import read_ledger
+from ingest.ledger import Gap, read_ledger
 from ingest.quarantine import ActedBy, Filter, discard, replay
 from ingest.registry import load_registry
 from ingest.store import Store
@@ -24,6 +24,7 @@ from ingest.verdicts import Verdict
 from tests.flushes import committed, prepared
 from tests.worlds import (
     CUFF,
+    EPOCH,
     HUB,
     NOON,
     OTHER_HUB,
@@ -330,6 +331,23 @@ async def test_the_ledger_knows_a_missing_batch(store: Store, database: str) -> 
     ledger = read_ledger(database)
     assert ledger.total("missing") == 1
     assert not ledger.balanced
+    assert ledger.gaps == (Gap(hub=wire.hub_name(HUB), epoch=EPOCH, first=2, last=2),)
+
+
+async def test_the_ledger_proves_what_was_committed_since_a_time(
+    store: Store, database: str
+) -> None:
+    await committed(store, a_message(a_pressure(), sequence=1))
+    query(database, "DELETE FROM measurement")
+    assert not read_ledger(database, since=datetime.now(UTC) - timedelta(hours=1)).balanced
+    assert read_ledger(database, since=datetime.now(UTC) + timedelta(hours=1)).balanced
+
+
+async def test_the_ledger_finds_rows_of_no_batch(store: Store, database: str) -> None:
+    await committed(store, a_message(a_pressure(), sequence=1))
+    query(database, "DELETE FROM batch")
+    ledger = read_ledger(database)
+    assert (ledger.orphans, ledger.balanced) == (1, False)
 
 
 async def test_the_ledger_finds_a_row_that_was_taken_away(store: Store, database: str) -> None:

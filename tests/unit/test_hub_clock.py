@@ -22,6 +22,7 @@ from edge.clock import (
     ROWS,
     SHOWN_MS_MAX,
     Pair,
+    Placed,
     TimeLine,
     clock_error,
     pair_of,
@@ -310,6 +311,64 @@ def test_a_clock_that_cannot_be_read_and_runs_fast_is_not_placed_in_the_future()
         assert abs(placed.measured_at - at) <= timedelta(seconds=9)
 
 
+DEFAULT = datetime(2015, 1, 1, tzinfo=UTC)
+"""Where a clock begins after a new battery."""
+
+
+def stamped(lines: tuple[TimeLine, ...], shown_at: datetime, received_at: datetime) -> Placed:
+    time = shown(TimeType.LOCAL, shown_at - CHINA_OFFSET)
+    return place(time, received_at=received_at, lines=lines, zone=CHINA)
+
+
+def see(
+    lines: tuple[TimeLine, ...], shown_at: datetime, received_at: datetime
+) -> tuple[TimeLine, ...]:
+    return with_live(lines, shown(TimeType.LOCAL, shown_at - CHINA_OFFSET), received_at, CHINA)
+
+
+def test_a_clock_at_its_default_date_that_cannot_be_read_is_seen_through_at_its_second_word() -> (
+    None
+):
+    lines = see((), DEFAULT + timedelta(hours=1), NOW)
+    assert stamped(lines, DEFAULT + timedelta(hours=1), NOW).quality is TimeQuality.UNPLACED
+    later = NOW + timedelta(hours=7)
+    lines = see(lines, DEFAULT + timedelta(hours=8) - timedelta(seconds=20), later)
+    placed = stamped(lines, DEFAULT + timedelta(hours=8) - timedelta(seconds=20), later)
+    assert placed.quality is TimeQuality.MAPPED
+    assert abs(placed.measured_at - later) <= timedelta(seconds=20)
+    first = stamped(lines, DEFAULT + timedelta(hours=1), later)  # sent again, it can be placed too
+    assert abs(first.measured_at - NOW) <= timedelta(seconds=1)
+
+
+def test_a_memory_told_at_once_by_a_clock_at_its_default_date_settles_nothing() -> None:
+    lines: tuple[TimeLine, ...] = ()
+    for hour in range(5):
+        lines = see(lines, DEFAULT + timedelta(hours=hour), NOW + timedelta(seconds=hour))
+    (line,) = lines
+    assert line.is_doubtful
+    later = NOW + timedelta(hours=3)
+    (line,) = see(lines, DEFAULT + timedelta(hours=7), later)  # as far behind as the last of them
+    assert not line.is_doubtful
+
+
+def test_records_of_the_last_year_that_come_equally_late_do_not_make_a_clock_wrong() -> None:
+    """Measured at six and sent at seven, every day: it is the delay, as far as anyone can tell."""
+    lines: tuple[TimeLine, ...] = ()
+    for day in range(9):
+        at = NOW + timedelta(days=day)
+        lines = see(lines, at + CHINA_OFFSET - timedelta(hours=1), at)
+    assert lines == ()
+
+
+def test_a_doubt_ends_when_the_clock_shows_to_be_right() -> None:
+    lines = see((), DEFAULT, NOW)
+    later = NOW + timedelta(hours=1)
+    (line,) = with_live(lines, shown(TimeType.LOCAL, later), later, CHINA)
+    assert not line.is_doubtful
+    (line,) = with_pair(lines, Pair(shown=shown(TimeType.LOCAL, later), at=later))
+    assert not line.is_doubtful
+
+
 def test_time_lines_are_bounded_and_the_oldest_goes() -> None:
     lines: tuple[TimeLine, ...] = ()
     for jump in range(LINES_MAX + 3):
@@ -407,6 +466,7 @@ all_lines = st.lists(
         set_at=st.none() | moments,
         drift_ppm=st.floats(-DRIFT_PPM_MAX, DRIFT_PPM_MAX),
         observed=st.timedeltas(timedelta(0), OBSERVED_MAX),
+        is_doubtful=st.booleans(),
     ),
     max_size=LINES_MAX,
 )

@@ -65,6 +65,7 @@ def test_an_older_files_schema_is_brought_up_to_date_and_nothing_in_it_is_lost(
             "ALTER TABLE batch DROP COLUMN times_receipted;"
             "ALTER TABLE time_line DROP COLUMN drift_ppm;"
             "ALTER TABLE time_line DROP COLUMN observed_ms;"
+            "ALTER TABLE time_line DROP COLUMN doubtful;"
             "INSERT INTO time_line VALUES ('0000c026da010203', 0, 1, 5000, 1, 2, NULL);"
             "PRAGMA user_version = 1"
         )

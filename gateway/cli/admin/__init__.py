@@ -45,3 +45,4 @@ app = typer.Typer(
 )
 for group in (home, hub, resident, device, link, user, careteam, client, worklist, attribution):
     app.add_typer(group.app, name=group.__name__.rpartition(".")[2])
+app.add_typer(resident.app, name="residents", hidden=True)

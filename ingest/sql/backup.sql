@@ -1,0 +1,36 @@
+-- What a backup notes, and what a restore does beside pg_restore (ingest.backup).
+
+-- name: facts
+-- Of the database: its size, its extension's version, the highest migration.
+SELECT
+    pg_database_size(current_database()),
+    (SELECT extversion FROM pg_extension WHERE extname = 'timescaledb'),
+    (SELECT max(version) FROM schema_migration)
+
+-- name: roles
+-- Who has rights on something of ours: they have to be there before a restore.
+SELECT DISTINCT grantee.rolname
+FROM pg_class c
+JOIN pg_namespace n ON n.oid = c.relnamespace
+CROSS JOIN LATERAL aclexplode(coalesce(c.relacl, acldefault('r', c.relowner))) AS acl
+JOIN pg_roles grantee ON grantee.oid = acl.grantee
+WHERE n.nspname = 'public' AND grantee.rolname !~ '^pg_'
+UNION
+SELECT rolname FROM pg_roles WHERE rolname LIKE 'hearth%'
+
+-- name: has_role
+-- Whether a role is there.
+SELECT 1 FROM pg_roles WHERE rolname = %(role)s
+
+-- name: size_of
+-- How large a database is by now.
+SELECT pg_database_size(%(database)s)
+
+-- name: end_sessions
+-- End the sessions of a database that is about to be renamed.
+SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity
+WHERE datname = %(database)s AND pid <> pg_backend_pid()
+
+-- name: beyond_all_blocks
+-- Workers hold blocks of batch ids that they took after the backup: no id is given out again.
+SELECT setval('batch_block', nextval('batch_block') + %(blocks)s)

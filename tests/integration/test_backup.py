@@ -1,0 +1,116 @@
+"""A backup comes back whole; and what came after it is sent again: nothing lost, nothing doubled."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from gateway.errors import UsageError
+from gateway.platform.embedded.database import NAME, SUPERUSER, Database
+from gateway.platform.embedded.packages import Packages
+from gateway.platform.postgres import connect_blocking, sql
+from ingest.backup import Tools, backup, read_facts, restore
+from ingest.ledger import read_ledger
+from tests.fixtures.database import close_to_all, database_for, make_timescale
+from tests.fixtures.workers import Workers, a_hub
+from tests.worlds import NOON, a_message, a_pressure, query
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+def tools(packages: Packages, tmp_path: Path) -> Tools:
+    return Tools(
+        pg_dump=packages.program("pg_dump"),
+        pg_restore=packages.program("pg_restore"),
+        log=tmp_path / "backup.log",
+    )
+
+
+@pytest.fixture
+def drop_former(database_server: Database, database: str) -> Iterator[None]:
+    """Drop what a restore has kept under another name."""
+    name = database.rpartition("/")[2]
+    yield
+    url = database_server.url(SUPERUSER, SUPERUSER)
+    with connect_blocking(url, application="hearth-tests", autocommit=True) as admin:
+        names = admin.execute(
+            "SELECT datname FROM pg_database WHERE datname LIKE %s OR datname = %s",
+            [f"{name}_before_%", f"{name}_restoring"],
+        ).fetchall()
+        for (former,) in names:
+            admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(former)))
+
+
+@pytest.mark.usefixtures("drop_former")
+def test_after_a_restore_to_an_older_state_the_hubs_batches_come_back_once(
+    workers: Workers, database_server: Database, tools: Tools, tmp_path: Path
+) -> None:
+    """Stored before the backup, stored after it, restored, sent again: every reading is one row."""
+    workers.start()
+    database = workers.database
+    name = database.rpartition("/")[2]
+    told: list[float] = []
+    before = [a_message(a_pressure(at=NOON + timedelta(minutes=n)), sequence=n) for n in (1, 2, 3)]
+    after = [a_message(a_pressure(at=NOON + timedelta(minutes=n)), sequence=n) for n in (4, 5)]
+    with a_hub(workers.broker) as hub:
+        hub.publish(*before)
+        hub.receipts()
+        facts = backup(database, tmp_path / "backup", tools, told.append)
+        hub.publish(*after)
+        assert len(hub.receipts()) == 5
+    done = restore(
+        database_server.url(SUPERUSER, SUPERUSER),
+        name,
+        NAME,
+        tmp_path / "backup",
+        tools,
+        told.append,
+    )
+    assert (facts.stored, done.stored, told[-1]) == (3, 3, 1.0)
+    assert query(database, "SELECT count(*) FROM measurement") == [(3,)]
+    with a_hub(workers.broker) as hub:  # the worker has come back to the restored store by itself
+        hub.publish(*before[1:], *after)
+        receipts = hub.receipts()
+    assert [receipts[n].stored for n in (2, 3, 4, 5)] == [1, 1, 1, 1]
+    assert query(database, "SELECT count(*) FROM measurement") == [(5,)]
+    ledger = read_ledger(database)
+    assert (ledger.balanced, ledger.total("published")) == (True, 5)
+
+
+def test_a_backup_comes_back_on_another_server_s_empty_database(
+    workers: Workers, database_server: Database, tools: Tools, tmp_path: Path
+) -> None:
+    workers.start()
+    with a_hub(workers.broker) as hub:
+        hub.publish(a_message(a_pressure()))
+        hub.receipts()
+    backup(workers.database, tmp_path / "backup", tools, lambda _part: None)
+    with database_for(database_server, "elsewhere"):
+        make_timescale(database_server, "elsewhere")
+        close_to_all(database_server, "elsewhere")
+        done = restore(
+            database_server.url(SUPERUSER, SUPERUSER),
+            "elsewhere",
+            NAME,
+            tmp_path / "backup",
+            tools,
+            lambda _part: None,
+        )
+        url = database_server.url(database="elsewhere")
+        assert read_ledger(url).balanced
+        assert query(url, "SELECT systolic_mmhg FROM measurement") == [(128.0,)]
+        query(
+            database_server.url(SUPERUSER, SUPERUSER),
+            f"DROP DATABASE {done.kept_as} WITH (FORCE)",
+        )
+
+
+def test_a_folder_that_is_there_is_not_overwritten(tools: Tools, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="there already"):
+        backup("postgresql:///none", tmp_path, tools, lambda _part: None)
+    with pytest.raises(UsageError, match="no backup"):
+        read_facts(tmp_path)

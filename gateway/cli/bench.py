@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from bench.audit import bench_audit
 from bench.backpressure import bench_backpressure
 from bench.flood import bench_flood
 from bench.ingest import bench_ingest
@@ -19,7 +20,10 @@ from gateway.platform.embedded.packages import ensure_packages
 from gateway.platform.embedded.services import start_services
 from gateway.platform.settings import load_settings
 
-ON_DATABASE: dict[str, Callable[..., list[Result]]] = {"ingest": bench_ingest}
+ON_DATABASE: dict[str, Callable[..., list[Result]]] = {
+    "ingest": bench_ingest,
+    "audit": bench_audit,
+}
 """They measure in a database of their own on the server that they are given."""
 ON_SERVICES: dict[str, Callable[..., list[Result]]] = {"flood": bench_flood}
 """They need database and broker."""

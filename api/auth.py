@@ -34,6 +34,8 @@ OPEN_PATHS = frozenset(
         "/oauth/authorize",
         "/oauth/token",
         "/oauth/revoke",
+        "/fhir/metadata",
+        "/fhir/.well-known/smart-configuration",
         ENROL_PATH,
         RENEW_PATH,
     }

@@ -56,6 +56,25 @@ class Reading:
     status: int = 0
 
 
+class MeasurementStatus(Enum):
+    """The conditions of a measurement that IEEE 11073-10206 (Measurement Status) tells apart."""
+
+    INVALID = "invalid"
+    QUESTIONABLE = "questionable"
+    NOT_AVAILABLE = "not_available"
+    CALIBRATING = "calibrating"
+    TEST_DATA = "test_data"
+    EARLY_ESTIMATE = "early_estimate"
+    MANUALLY_ENTERED = "manually_entered"
+
+
+class Category(Enum):
+    """Under which heading a chart shows a sign: codes of HL7's observation-category."""
+
+    VITAL_SIGNS = "vital-signs"
+    ACTIVITY = "activity"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
     """One thing that a status field can say: `status & mask == value`."""
@@ -66,6 +85,10 @@ class Status:
     title: Text
     artefact: bool = False
     """The reading is stored and shown, flagged, and left out of averages."""
+    meaning: MeasurementStatus | None = None
+    """The general condition that it stands for."""
+    body_site: str | None = None
+    """Where it says that the sensor was: a SNOMED CT body structure."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,8 +163,15 @@ class VitalSign:
     loinc: str | None = None
     """The panel's code, where the sign is a panel."""
     mdc: int | None = None
+    panel: tuple[Quantity, ...] = ()
+    """The quantities that are one observation under the panel's code; each other is its own."""
+    period: Quantity | None = None
+    """The quantity that says how long the time was which a reading covers, in seconds."""
+    category: Category = Category.VITAL_SIGNS
     rules: tuple[CrossFieldRule, ...] = ()
     statuses: tuple[Status, ...] = ()
+    status_mdc: int | None = None
+    """The status field's own code, where IEEE 11073 numbers its bits as observations."""
 
     def __post_init__(self) -> None:
         """Refuse a record that contradicts itself: a mistake of ours, found at import."""
@@ -151,6 +181,8 @@ class VitalSign:
             assert len(lengths) == 1, self.name  # noqa: S101
         canonical = tuple(quantity.unit for quantity in self.quantities)
         assert self.unit_sets[0].units == canonical, self.name  # noqa: S101
+        assert set(self.panel) <= set(self.quantities), self.name  # noqa: S101
+        assert not self.panel or self.loinc or self.mdc, self.name  # noqa: S101
 
     @property
     def sources(self) -> tuple[GattSource | AdvertisedSource, ...]:

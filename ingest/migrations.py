@@ -3,7 +3,7 @@
 A file that has been applied is never changed; its checksum is kept and compared. The quantity
 columns come from the registry of signs: `write_quantities` writes the migration that adds those no
 migration has added yet, so that a new sign needs no SQL by hand. The views, one table a sign for
-analysts and the doors of the API (access.sql), are derived anew each time.
+analysts and the doors of the API (access.sql, fhir.sql), are derived anew each time.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from gateway.vitals import SIGNS
 
 FOLDER = Path(__file__).parent / "sql" / "migrations"
 _DOORS = load_queries(Path(__file__).parent / "sql" / "access.sql")
+_FHIR_DOORS = load_queries(Path(__file__).parent / "sql" / "fhir.sql")
+_DIRECTIONS = (("descending", "DESC", "<"), ("ascending", "ASC", ">"))
 _FILE = re.compile(r"(?P<version>[0-9]{4})_(?P<title>[a-z0-9_]+)\.sql")
 _QUANTITIES = re.compile(r"^-- quantities: (?P<names>.+)$", re.MULTILINE)
 _LOCK = 0x4865617274681
@@ -73,6 +75,7 @@ def migrate(dsn: str) -> list[Migration]:
             applied.append(migration)
         _make_views(connection)
         _make_doors(connection)
+        _make_fhir_doors(connection)
     return applied
 
 
@@ -208,10 +211,40 @@ def _make_doors(connection: Connection) -> None:
     with connection.transaction():
         connection.execute(_DOORS["drop"])
         connection.execute(_DOORS["view"])
-        for direction, order, beyond in (("descending", "DESC", "<"), ("ascending", "ASC", ">")):
+        for direction, order, beyond in _DIRECTIONS:
             page = _DOORS["page"].format(
                 direction=sql.SQL(direction), order=sql.SQL(order), beyond=sql.SQL(beyond)
             )
             connection.execute(page)
         connection.execute(_DOORS["latest"])
         connection.execute(_DOORS["grant"])
+
+
+def _make_fhir_doors(connection: Connection) -> None:
+    """Make those by which FHIR reads them, Observation by Observation."""
+    periods = [
+        sql.SQL("WHEN {} THEN measurement.{}").format(
+            sql.Literal(sign.code), sql.Identifier(sign.period.name)
+        )
+        for sign in SIGNS
+        if sign.period is not None
+    ]
+    period = sql.SQL("CASE measurement.sign {} END").format(sql.SQL(" ").join(periods))
+    matches = _FHIR_DOORS["matches"].format(period=period)
+    with connection.transaction():
+        connection.execute(_FHIR_DOORS["drop"])
+        for name in ("view", "is_within", "device_ids"):
+            connection.execute(_FHIR_DOORS[name])
+        for direction, order, beyond in _DIRECTIONS:
+            page = _FHIR_DOORS["page"].format(
+                direction=sql.SQL(direction),
+                order=sql.SQL(order),
+                beyond=sql.SQL(beyond),
+                matches=matches,
+            )
+            connection.execute(page)
+        for name in ("last", "count"):
+            connection.execute(_FHIR_DOORS[name].format(matches=matches))
+        connection.execute(_FHIR_DOORS["owner"])
+        connection.execute(_FHIR_DOORS["audited"])
+        connection.execute(_FHIR_DOORS["grant"])

@@ -1,7 +1,7 @@
 """Who gets what of every route: one entry a route, one status a case. A new route needs its entry here.
 
 An entry is one of the shapes below (`VALUES`, `RECORD`, ...) or a shape of its own. `{resident}` in a
-path is filled in with the resident of the case, any other name with an id that nothing has; GET is asked before everything else, so that what a
+path, a query or a body is filled in with the resident of the case; GET is asked before everything else, so that what a
 write changes does not change what is read.
 """
 
@@ -21,7 +21,7 @@ CASES = (
     "coordinator_team",
     "coordinator_outside",
     "administrator",
-    "service",  # scopes: system/*.rs hearth/operations
+    "service",  # scopes: system/*.rs hearth/operations hearth/links hearth/targets
     "service_narrow",  # scope: system/Device.rs
 )
 
@@ -33,6 +33,8 @@ class Entry:
     statuses: tuple[int, ...]
     body: dict[str, Any] | None = None
     query: str = ""
+    opaque: bool = False
+    """Whether a word is in its answer says nothing: no text, or the word is a key of every answer."""
 
     def expected(self, case: str) -> int:
         """The status for one case."""
@@ -54,13 +56,34 @@ EQUIPMENT = (401, 403, 403, 403, 403, 403, 403, 200, 200, 200, 200, 200)
 OPERATIONS = (401, 403, 403, 403, 403, 403, 403, 403, 403, 200, 200, 403)
 CONSENT = (401, 200, 403, 403, 403, 403, 403, 403, 403, 403, 403, 403)
 GLASS = (401, 403, 403, 201, 201, 201, 201, 403, 403, 403, 403, 403)
-TEAM_VALUES = (401, 200, 200, 200, 200, 200, 200, 403, 403, 403, 403, 403)
-NO_SUCH_ALERT = (401, 404, 403, 404, 403, 403, 404, 403, 403, 403, 404, 403)
-SETTLED_ALREADY = (401, 403, 403, 409, 403, 403, 409, 403, 403, 403, 409, 403)
-NOT_HERE = _all(503, nobody=503)
+SEARCH = (401, 403, 403, 200, 200, 200, 200, 200, 200, 200, 200, 403)
+TARGETS = (401, 403, 403, 200, 403, 403, 200, 403, 403, 403, 200, 403)
+LINKS = (401, 403, 403, 403, 403, 403, 403, 200, 403, 200, 200, 403)
+WORKLIST = (401, 403, 403, 200, 200, 200, 200, 200, 200, 403, 200, 403)
+CARED_FOR = (401, 200, 200, 200, 200, 200, 200, 403, 403, 403, 403, 403)
+NO_ALERT = tuple(404 if status == 200 else status for status in VALUES)
+NOT_SETTLED = (401, 403, *(409 if status == 200 else status for status in VALUES[2:]))
+"""A resident does not settle alerts; for others there is none to settle."""
+NO_OFFICE = _all(503, nobody=503)
+"""The application of the tests enrols no hubs; who does needs no token."""
 SIGNED_IN = _all(200)
 OPEN = _all(200, nobody=200)
+NOTHING = (401, *10 * (404,), 403)
+"""What is asked for is not there; whoever's scopes do not say the resource is not told so."""
+NOT_SERVED = _all(501)
+"""The application of the tests has no folder for exports."""
 BAD_REQUEST = _all(400, nobody=400)
+
+PATIENT = "?patient={resident}"
+FILLED = {
+    "alert": "00000000-0000-0000-0000-000000000000",
+    "id": "nothing",
+    "kind": "Patient",
+    "export": "00000000-0000-0000-0000-000000000000",
+    "subscription": "00000000-0000-0000-0000-000000000000",
+}
+"""What stands for the other parts of paths: ids of nothing."""
+_LINK = {"device": "C0:26:DA:01:02:03", "user_slot": 9, "resident": "{resident}"}
 
 MATRIX: dict[tuple[str, str], Entry] = {
     ("GET", "/healthz"): Entry(statuses=OPEN),
@@ -90,20 +113,65 @@ MATRIX: dict[tuple[str, str], Entry] = {
     ("POST", "/api/v1/residents/{resident}/break-glass"): Entry(
         statuses=GLASS, body={"reason": "found unconscious at home"}
     ),
-    ("GET", "/api/v1/residents/{resident}/statistics"): Entry(statuses=VALUES),
-    ("GET", "/api/v1/residents/{resident}/alerts"): Entry(statuses=VALUES),
-    ("GET", "/api/v1/residents/{resident}/alerts/{alert}"): Entry(statuses=NO_SUCH_ALERT),
+    ("GET", "/api/v1/residents/{resident}/series"): Entry(
+        statuses=VALUES, query="?from=2026-11-01T00:00:00Z&to=2026-12-01T00:00:00Z"
+    ),
+    ("GET", "/api/v1/residents/{resident}/copy"): Entry(statuses=VALUES, opaque=True),
+    ("GET", "/api/v1/live"): Entry(statuses=VALUES, query="?resident={resident}", opaque=True),
+    ("GET", "/api/v1/residents/{resident}/profile"): Entry(statuses=RECORD),
+    ("GET", "/api/v1/residents/{resident}/targets"): Entry(statuses=RECORD),
+    ("PUT", "/api/v1/residents/{resident}/targets"): Entry(statuses=TARGETS, body={"targets": {}}),
+    ("GET", "/api/v1/residents/search"): Entry(statuses=_all(405)),
+    ("POST", "/api/v1/residents/search"): Entry(
+        statuses=SEARCH, body={"national_id": "11010519491231002X"}
+    ),
+    ("GET", "/api/v1/links"): Entry(statuses=LISTS),
+    ("POST", "/api/v1/links"): Entry(statuses=LINKS, body=_LINK),
+    ("POST", "/api/v1/links/end"): Entry(statuses=LINKS, body=_LINK),
+    ("GET", "/api/v1/quarantine"): Entry(statuses=EQUIPMENT),
+    ("GET", "/api/v1/worklists/last-measured"): Entry(statuses=WORKLIST),
+    ("GET", "/api/v1/residents/{resident}/statistics"): Entry(statuses=VALUES, opaque=True),
+    ("GET", "/api/v1/residents/{resident}/alerts"): Entry(statuses=VALUES, opaque=True),
+    ("GET", "/api/v1/residents/{resident}/alerts/{alert}"): Entry(statuses=NO_ALERT),
     ("POST", "/api/v1/residents/{resident}/alerts/{alert}/acknowledge"): Entry(
-        statuses=SETTLED_ALREADY, body={}
+        statuses=NOT_SETTLED, body={}
     ),
     ("POST", "/api/v1/residents/{resident}/alerts/{alert}/resolve"): Entry(
-        statuses=SETTLED_ALREADY, body={}
+        statuses=NOT_SETTLED, body={}
     ),
-    ("GET", "/api/v1/alerts"): Entry(statuses=TEAM_VALUES),
-    ("POST", "/api/v1/enrolments"): Entry(statuses=NOT_HERE),
-    ("POST", "/api/v1/renewals"): Entry(statuses=NOT_HERE),
+    ("GET", "/api/v1/alerts"): Entry(statuses=CARED_FOR),
+    ("POST", "/api/v1/enrolments"): Entry(statuses=NO_OFFICE, body={}),
+    ("POST", "/api/v1/renewals"): Entry(statuses=NO_OFFICE, body={}),
     ("GET", "/api/v1/homes"): Entry(statuses=EQUIPMENT),
     ("GET", "/api/v1/hubs"): Entry(statuses=EQUIPMENT),
     ("GET", "/api/v1/devices"): Entry(statuses=EQUIPMENT),
     ("GET", "/api/v1/ledger"): Entry(statuses=EQUIPMENT),
+    ("GET", "/fhir/metadata"): Entry(statuses=OPEN),
+    ("GET", "/fhir/.well-known/smart-configuration"): Entry(statuses=OPEN),
+    ("GET", "/fhir/Observation"): Entry(statuses=VALUES, query=PATIENT),
+    ("POST", "/fhir/Observation/_search"): Entry(statuses=VALUES, query=PATIENT),
+    ("GET", "/fhir/Observation/$lastn"): Entry(statuses=VALUES, query=PATIENT),
+    ("POST", "/fhir/Observation/$lastn"): Entry(statuses=VALUES, query=PATIENT),
+    ("GET", "/fhir/Observation/$stats"): Entry(statuses=VALUES, query=PATIENT),
+    ("POST", "/fhir/Observation/$stats"): Entry(statuses=VALUES, query=PATIENT),
+    ("GET", "/fhir/Observation/{id}"): Entry(statuses=NOTHING),
+    ("GET", "/fhir/Patient"): Entry(statuses=LISTS),
+    ("POST", "/fhir/Patient/_search"): Entry(statuses=LISTS),
+    ("GET", "/fhir/Patient/{resident}"): Entry(statuses=RECORD),
+    ("GET", "/fhir/Patient/{resident}/$everything"): Entry(statuses=VALUES),
+    ("GET", "/fhir/Device"): Entry(statuses=RECORD, query=PATIENT),
+    ("GET", "/fhir/Device/{id}"): Entry(statuses=_all(404)),
+    ("GET", "/fhir/Provenance"): Entry(statuses=LISTS, query="?target=nothing"),
+    ("GET", "/fhir/Provenance/{id}"): Entry(statuses=NOTHING),
+    ("GET", "/fhir/AuditEvent"): Entry(statuses=AUDIT, query=PATIENT),
+    ("GET", "/fhir/$export"): Entry(statuses=NOT_SERVED),
+    ("GET", "/fhir/Patient/$export"): Entry(statuses=NOT_SERVED),
+    ("GET", "/fhir/$export-status/{export}"): Entry(statuses=NOT_SERVED),
+    ("DELETE", "/fhir/$export-status/{export}"): Entry(statuses=NOT_SERVED),
+    ("GET", "/fhir/$export-file/{export}/{kind}.ndjson"): Entry(statuses=NOT_SERVED),
+    ("POST", "/fhir/Subscription"): Entry(statuses=(401, *9 * (400,), 403, 403)),
+    ("GET", "/fhir/Subscription/{subscription}"): Entry(statuses=NOTHING),
+    ("DELETE", "/fhir/Subscription/{subscription}"): Entry(statuses=(401, *9 * (404,), 403, 403)),
+    ("GET", "/fhir/Subscription/{subscription}/$status"): Entry(statuses=NOTHING),
+    ("GET", "/fhir/Subscription/{subscription}/$events"): Entry(statuses=NOTHING),
 }

@@ -13,9 +13,11 @@ from gateway.errors import DecodeError
 from gateway.gatt import health_observation as ghs
 from gateway.quantity import Absent, Plausible, Quantity, Text, Typical
 from gateway.vital_sign import (
+    Category,
     CrossFieldRule,
     Framing,
     GattSource,
+    MeasurementStatus,
     Reading,
     Status,
     VitalSign,
@@ -133,6 +135,9 @@ SIGN = VitalSign(
     title=Text(zh="活动量", en="Activity"),
     mdc=_SESSION,
     quantities=(STEPS, DISTANCE, ENERGY, ACTIVE_TIME, PERIOD),
+    panel=(STEPS, DISTANCE, ENERGY, ACTIVE_TIME),
+    period=PERIOD,
+    category=Category.ACTIVITY,
     unit_sets=(unit_set((STEP, "1"), (METRE, "1"), (KCAL, "0.1"), (MINUTE, "1"), (SECOND, "1")),),
     user_slots=True,
     gatt=tuple(
@@ -160,16 +165,21 @@ SIGN = VitalSign(
     # Measurement Status, the bits of IEEE 11073-10206 as in the HL7 PHD guide
     statuses=tuple(
         Status(
-            mask=1 << bit, value=1 << bit, name=name, title=Text(zh=zh, en=en), artefact=artefact
+            mask=1 << bit,
+            value=1 << bit,
+            name=meaning.value,
+            title=Text(zh=zh, en=en),
+            artefact=artefact,
+            meaning=meaning,
         )
-        for bit, name, zh, en, artefact in (
-            (0, "invalid", "无效", "Invalid", True),
-            (1, "questionable", "可疑", "Questionable", True),
-            (2, "not_available", "不可用", "Not available", True),
-            (3, "calibrating", "校准中", "Calibrating", True),
-            (4, "test_data", "测试数据", "Test data", True),
-            (5, "early_estimate", "早期估计值", "Early estimate", True),
-            (6, "manually_entered", "手工录入", "Manually entered", False),
+        for bit, meaning, zh, en, artefact in (
+            (0, MeasurementStatus.INVALID, "无效", "Invalid", True),
+            (1, MeasurementStatus.QUESTIONABLE, "可疑", "Questionable", True),
+            (2, MeasurementStatus.NOT_AVAILABLE, "不可用", "Not available", True),
+            (3, MeasurementStatus.CALIBRATING, "校准中", "Calibrating", True),
+            (4, MeasurementStatus.TEST_DATA, "测试数据", "Test data", True),
+            (5, MeasurementStatus.EARLY_ESTIMATE, "早期估计值", "Early estimate", True),
+            (6, MeasurementStatus.MANUALLY_ENTERED, "手工录入", "Manually entered", False),
         )
     ),
 )

@@ -123,6 +123,7 @@ SIGN = VitalSign(
     loinc="85354-9",
     mdc=150020,
     quantities=(SYSTOLIC, DIASTOLIC, MEAN_ARTERIAL, PULSE_RATE),
+    panel=(SYSTOLIC, DIASTOLIC, MEAN_ARTERIAL),
     unit_sets=(
         unit_set((MMHG, "1"), (MMHG, "1"), (MMHG, "1"), (PER_MIN, "1")),
         unit_set((KPA, "0.1"), (KPA, "0.1"), (KPA, "0.1"), (PER_MIN, "1")),
@@ -155,6 +156,7 @@ SIGN = VitalSign(
             ),
         ),
     ),
+    status_mdc=8410608,  # MDC_BLOOD_PRESSURE_MEASUREMENT_STATUS, IEEE 11073-10101
     # Measurement Status, Blood Pressure Service 1.1.1, 3.1.1.7
     statuses=(
         Status(

@@ -34,17 +34,17 @@ BODY_TEMPERATURE = Quantity(
     typical=Typical(mean=36.5, between=0.2, within=0.12, daily=0.3, peak_hour=18),
 )
 
-# Temperature Type (0x2A1D): where it was measured. The body site reaches FHIR.
+# Temperature Type (0x2A1D): where it was measured, and the SNOMED CT body structure of that name.
 _SITES = (
-    (1, "armpit", "腋下", "Armpit"),
-    (2, "body", "体表", "Body (general)"),
-    (3, "ear", "耳部", "Ear (usually ear lobe)"),
-    (4, "finger", "手指", "Finger"),
-    (5, "gastrointestinal_tract", "胃肠道", "Gastro-intestinal tract"),
-    (6, "mouth", "口腔", "Mouth"),
-    (7, "rectum", "直肠", "Rectum"),
-    (8, "toe", "脚趾", "Toe"),
-    (9, "tympanum", "鼓膜", "Tympanum (ear drum)"),
+    (1, "armpit", "91470000", "腋下", "Armpit"),
+    (2, "body", "38266002", "体表", "Body (general)"),
+    (3, "ear", "117590005", "耳部", "Ear (usually ear lobe)"),
+    (4, "finger", "7569003", "手指", "Finger"),
+    (5, "gastrointestinal_tract", "122865005", "胃肠道", "Gastro-intestinal tract"),
+    (6, "mouth", "74262004", "口腔", "Mouth"),
+    (7, "rectum", "34402009", "直肠", "Rectum"),
+    (8, "toe", "29707007", "脚趾", "Toe"),
+    (9, "tympanum", "42859004", "鼓膜", "Tympanum (ear drum)"),
 )
 
 
@@ -99,7 +99,7 @@ SIGN = VitalSign(
         ),
     ),
     statuses=tuple(
-        Status(mask=0xFF, value=value, name=name, title=Text(zh=zh, en=en))
-        for value, name, zh, en in _SITES
+        Status(mask=0xFF, value=value, name=name, title=Text(zh=zh, en=en), body_site=snomed)
+        for value, name, snomed, zh, en in _SITES
     ),
 )

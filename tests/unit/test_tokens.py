@@ -131,7 +131,7 @@ async def foreign(elsewhere: Elsewhere) -> AsyncIterator[ForeignTokens]:
 
 
 def foreign_token(key: SigningKey = KEY, **changed: object) -> str:
-    return token(key, typ="JWT", **({"iss": FOREIGN, "sub": "u-1"} | changed))  # type: ignore[arg-type]  # claims only
+    return token(key, None, "JWT", **({"iss": FOREIGN, "sub": "u-1"} | changed))
 
 
 async def test_another_issuers_person_is_the_account_that_names_them(

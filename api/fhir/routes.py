@@ -1,0 +1,711 @@
+"""FHIR's routes: read, search, operations. HTTP only; what is asked and answered is made elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
+from typing import Annotated, Any
+from urllib.parse import parse_qsl, urlencode
+from uuid import UUID
+
+import orjson
+from fastapi import APIRouter, Depends, Path, Request
+from fastapi.responses import Response
+
+from api.access import CurrentPrincipal, Principal
+from api.archive import Archive, UnknownResidentError
+from api.cursor import BEFORE_ALL, BEHIND_ALL
+from api.fhir.access import READ, SEARCH, parts_for, require_scope
+from api.fhir.bundles import Entry, Link, bundle
+from api.fhir.capability import capability, smart_configuration
+from api.fhir.dates import parse_date
+from api.fhir.errors import PREFIX
+from api.fhir.observations import Made
+from api.fhir.outcomes import Finding, Issue, OutcomeError, outcome
+from api.fhir.parts import Part
+from api.fhir.resources import (
+    HUB_PREFIX,
+    PROVENANCE_SUFFIX,
+    Resource,
+    audit_event,
+    device,
+    hub,
+    patient,
+    provenance,
+)
+from api.fhir.search import (
+    COUNT_DEFAULT,
+    COUNT_MAX,
+    CURSOR,
+    ObservationId,
+    Search,
+    device_of,
+    parse_observation_id,
+    parse_search,
+    reference_id,
+)
+from api.fhir.statistics import KNOWN, Asked, stats_document
+from api.fhir.store import FhirStore, Found
+from api.fhir.tokens import alternatives, parse_tokens, places_with_code
+from api.fhir.vocabulary import MEDIA_TYPE, RESIDENT_ID
+
+JSON_FORMATS = frozenset(
+    {"json", "application/json", MEDIA_TYPE, "application/fhir json", "text/json"}
+)
+FORM = "application/x-www-form-urlencoded"
+FIELDS_MAX = 100
+"""A search has at most so many parameters."""
+STATS_DEFAULT = timedelta(days=30)
+"""What `$stats` covers when neither period nor duration is given, up to now."""
+
+
+class FhirResponse(Response):
+    """JSON of FHIR."""
+
+    media_type = MEDIA_TYPE
+
+
+open_router = APIRouter(prefix=PREFIX, tags=["FHIR"], default_response_class=FhirResponse)
+"""What says how to ask; nothing in it needs a token."""
+router = APIRouter(prefix=PREFIX, tags=["FHIR"], default_response_class=FhirResponse)
+
+
+def _store(request: Request) -> FhirStore:
+    archive: Archive = request.app.state.archive
+    return FhirStore(archive)
+
+
+StoreOfApp = Annotated[FhirStore, Depends(_store)]
+Id = Annotated[str, Path(description="资源编号 / the resource's id", max_length=64)]
+
+
+def base_of(request: Request) -> str:
+    """Return FHIR's base address as the asker knows the server."""
+    return f"{str(request.base_url).rstrip('/')}{PREFIX}"
+
+
+@open_router.get("/metadata", summary="能力声明 / CapabilityStatement")
+async def read_capability(request: Request) -> Response:
+    """Tell what this server can do."""
+    return _resource(capability(base_of(request)))
+
+
+@open_router.get("/.well-known/smart-configuration", summary="SMART 配置 / SMART configuration")
+async def read_smart_configuration(request: Request) -> Response:
+    """Tell where tokens come from and what they can say."""
+    document = smart_configuration(str(request.base_url).rstrip("/"))
+    return Response(orjson.dumps(document), media_type="application/json")
+
+
+@router.get("/Observation", summary="查询观察 / search Observations")
+async def search_observations(
+    request: Request, store: StoreOfApp, principal: CurrentPrincipal
+) -> Response:
+    """Search a patient's Observations, by the time of measurement."""
+    return await _search(request, store, principal, _query(request))
+
+
+@router.post("/Observation/_search", summary="查询观察 / search Observations")
+async def post_search_observations(
+    request: Request, store: StoreOfApp, principal: CurrentPrincipal
+) -> Response:
+    """Search as GET does, with the parameters in the body."""
+    return await _search(request, store, principal, await _form(request))
+
+
+@router.get("/Observation/$lastn", summary="最新观察 / the latest of each code")
+async def read_last(request: Request, store: StoreOfApp, principal: CurrentPrincipal) -> Response:
+    """Return the latest Observations of each code, by when they were measured."""
+    return await _last(request, store, principal, _query(request))
+
+
+@router.post("/Observation/$lastn", summary="最新观察 / the latest of each code")
+async def post_last(request: Request, store: StoreOfApp, principal: CurrentPrincipal) -> Response:
+    """Return what GET does, with the parameters in the body."""
+    return await _last(request, store, principal, await _parameters(request))
+
+
+@router.get("/Observation/$stats", summary="统计 / statistics")
+async def read_stats(request: Request, store: StoreOfApp, principal: CurrentPrincipal) -> Response:
+    """Return statistics of quantities over a time, without artefacts."""
+    return await _stats(store, principal, _query(request))
+
+
+@router.post("/Observation/$stats", summary="统计 / statistics")
+async def post_stats(request: Request, store: StoreOfApp, principal: CurrentPrincipal) -> Response:
+    """Return what GET does, with the parameters in the body."""
+    return await _stats(store, principal, await _parameters(request))
+
+
+@router.get("/Observation/{id}", summary="一项观察 / one Observation")
+async def read_observation(
+    request: Request,
+    store: StoreOfApp,
+    principal: CurrentPrincipal,
+    id: Id,  # noqa: A002 - FHIR's
+) -> Response:
+    """Return one Observation."""
+    made = await _one(request, store, principal, id)
+    return FhirResponse(made.json)
+
+
+@router.get("/Patient", summary="查询居民 / search Patients")
+async def search_patients(
+    request: Request, store: StoreOfApp, principal: CurrentPrincipal
+) -> Response:
+    """List the residents whom the asker may see, or find one by its identifier."""
+    return await _patients(request, store, principal, _query(request))
+
+
+@router.post("/Patient/_search", summary="查询居民 / search Patients")
+async def post_search_patients(
+    request: Request, store: StoreOfApp, principal: CurrentPrincipal
+) -> Response:
+    """Search as GET does, with the parameters in the body."""
+    return await _patients(request, store, principal, await _form(request))
+
+
+@router.get("/Patient/{resident}", summary="一位居民 / one Patient")
+async def read_patient(store: StoreOfApp, principal: CurrentPrincipal, resident: Id) -> Response:
+    """Return one resident."""
+    require_scope(principal, "Patient", READ)
+    record = await store.patient(principal, _uuid(resident))
+    if record is None:
+        raise UnknownResidentError
+    return _resource(patient(record))
+
+
+@router.get("/Patient/{resident}/$everything", summary="全部资料 / everything of a Patient")
+async def read_everything(
+    request: Request,
+    store: StoreOfApp,
+    principal: CurrentPrincipal,
+    resident: Id,
+) -> Response:
+    """Return a resident, their devices, and page by page all their Observations."""
+    return await _everything(request, store, principal, _uuid(resident))
+
+
+@router.get("/Device", summary="查询设备 / search Devices")
+async def search_devices(
+    request: Request, store: StoreOfApp, principal: CurrentPrincipal
+) -> Response:
+    """Find devices by their ids or by whose they are."""
+    require_scope(principal, "Device", SEARCH)
+    found: list[Resource] = []
+    used = []
+    for name, value in _known(request, _query(request), {"_id", "patient", "_count"}):
+        used.append((name, value))
+        if name == "_id":
+            addresses = [a for a in map(device_of, alternatives(value)) if a is not None]
+            found += [device(record) for record in await store.devices(principal, addresses)]
+        elif name == "patient":
+            resident = _uuid(reference_id(value, "Patient"))
+            found += [device(record) for record in await store.devices_of(principal, resident)]
+    return _searchset(request, "Device", used, found)
+
+
+@router.get("/Device/{id}", summary="一台设备 / one Device")
+async def read_device(store: StoreOfApp, principal: CurrentPrincipal, id: Id) -> Response:  # noqa: A002
+    """Return one device, or a hub."""
+    require_scope(principal, "Device", READ)
+    if id.startswith(HUB_PREFIX):
+        name = id.removeprefix(HUB_PREFIX)
+        if await store.hub(principal, name):
+            return _resource(hub(name))
+        raise _not_found()
+    address = device_of(id)
+    records = [] if address is None else await store.devices(principal, [address])
+    if not records:
+        raise _not_found()
+    return _resource(device(records[0]))
+
+
+@router.get("/Provenance", summary="查询来源 / search Provenance")
+async def search_provenance(
+    request: Request, store: StoreOfApp, principal: CurrentPrincipal
+) -> Response:
+    """Tell how Observations came to be, by `target`."""
+    require_scope(principal, "Provenance", SEARCH)
+    used = _known(request, _query(request), {"target", "_count"})
+    targets = [
+        reference_id(value, "Observation")
+        for name, values in used
+        if name == "target"
+        for value in alternatives(values)
+    ]
+    search = Search(parts=parts_for(principal, READ))
+    ids = _ids(targets)[:COUNT_MAX]
+    made = await store.by_ids(principal, ids, search)
+    return _searchset(request, "Provenance", used, [provenance(one) for one in made])
+
+
+@router.get("/Provenance/{id}", summary="一项来源 / one Provenance")
+async def read_provenance(
+    request: Request,
+    store: StoreOfApp,
+    principal: CurrentPrincipal,
+    id: Id,  # noqa: A002
+) -> Response:
+    """Tell how one Observation came to be."""
+    require_scope(principal, "Provenance", READ)
+    made = await _one(request, store, principal, id.removesuffix(PROVENANCE_SUFFIX))
+    return _resource(provenance(made))
+
+
+@router.get("/AuditEvent", summary="查询审计 / search AuditEvents")
+async def search_audit(
+    request: Request, store: StoreOfApp, principal: CurrentPrincipal
+) -> Response:
+    """Tell who looked at a resident's data, by `patient`; the newest first."""
+    require_scope(principal, "AuditEvent", SEARCH)
+    used = dict(_known(request, _query(request), {"patient", "_count", CURSOR}))
+    if "patient" not in used:
+        raise _names_a_patient()
+    count = _count(used)
+    before = used.pop(CURSOR, None)
+    records = await store.audit(
+        principal,
+        _uuid(reference_id(used["patient"], "Patient")),
+        int(before) if before and before.isdecimal() and len(before) < 19 else None,  # noqa: PLR2004 - int64
+        count + 1,
+    )
+    after = str(records[count - 1].id) if len(records) > count else None
+    found = [audit_event(record) for record in records[:count]]
+    return _searchset(request, "AuditEvent", list(used.items()), found, after=after)
+
+
+async def _search(
+    request: Request,
+    store: FhirStore,
+    principal: Principal,
+    pairs: Sequence[tuple[str, str]],
+) -> Response:
+    search = _parsed(request, principal, pairs)
+    if search.ids is not None:
+        made = await store.by_ids(principal, search.ids, search)
+        found = Found(made=made, total=len(made))
+    elif search.resident is None:
+        raise _names_a_patient()
+    else:
+        try:
+            found = await store.page(principal, search.resident, search)
+        except UnknownResidentError:
+            found = Found(made=(), total=0)
+    base = base_of(request)
+    links = [Link(relation="self", url=_url(f"{base}/Observation", search))]
+    if found.more:
+        url = _url(f"{base}/Observation", search, after=found.made[-1].id)
+        links.append(Link(relation="next", url=url))
+    return await _bundle(store, principal, base, search, found, links)
+
+
+async def _last(
+    request: Request,
+    store: FhirStore,
+    principal: Principal,
+    pairs: Sequence[tuple[str, str]],
+) -> Response:
+    search = _parsed(request, principal, pairs, last_n=True)
+    if search.resident is None:
+        raise _names_a_patient()
+    try:
+        found = await store.last(principal, search.resident, search)
+    except UnknownResidentError:
+        found = Found(made=(), total=0)
+    base = base_of(request)
+    links = [Link(relation="self", url=_url(f"{base}/Observation/$lastn", search))]
+    return await _bundle(store, principal, base, search, found, links)
+
+
+async def _bundle(
+    store: FhirStore,
+    principal: Principal,
+    base: str,
+    search: Search,
+    found: Found,
+    links: Sequence[Link],
+) -> Response:
+    entries = [Entry(url=f"{base}/Observation/{made.id}", json=made.json) for made in found.made]
+    included: list[tuple[str, Resource]] = []
+    if found.made and search.includes & {"subject", "patient"}:
+        for resident in sorted({made.resident for made in found.made}):
+            record = await store.patient(principal, UUID(resident))
+            if record is not None:
+                included.append(("Patient", patient(record)))
+    if found.made and "device" in search.includes:
+        addresses = sorted({made.device for made in found.made})
+        included += [("Device", device(r)) for r in await store.devices(principal, addresses)]
+    if search.provenance:
+        included += [("Provenance", provenance(made)) for made in found.made]
+    entries += [_entry(base, kind, resource, "include") for kind, resource in included]
+    if search.ignored:
+        finding = Finding(
+            issue=Issue.NOT_SUPPORTED,
+            severity="warning",
+            text="忽略了未知参数 / unknown parameters were ignored",
+        )
+        entries.append(
+            Entry(
+                url=f"urn:uuid:{UUID(int=1)}",
+                json=orjson.dumps(outcome(finding)),
+                mode="outcome",
+            )
+        )
+    text = bundle(entries, links=links, total=found.total, now=datetime.now(UTC))
+    return FhirResponse(text)
+
+
+async def _everything(
+    request: Request, store: FhirStore, principal: Principal, resident: UUID
+) -> Response:
+    names = {
+        "start": "date",
+        "end": "date",
+        "_since": "_lastUpdated",
+        "_count": "_count",
+        CURSOR: CURSOR,
+    }
+    prefixes = {"start": "ge", "end": "le", "_since": "ge"}
+    used = [*_known(request, _query(request), {*names, "_type"})]
+    pairs = [(names[n], f"{prefixes.get(n, '')}{v}") for n, v in used if n in names]
+    kinds = {kind for n, v in used if n == "_type" for kind in v.split(",")}
+    search = parse_search(
+        [("patient", str(resident)), *pairs],
+        allowed=parts_for(principal, SEARCH),
+        now=datetime.now(UTC),
+        strict=True,
+    )
+    base = base_of(request)
+    entries: list[Entry] = []
+    if search.after is None:
+        record = await store.patient(principal, resident)
+        if record is None:
+            raise UnknownResidentError
+        if not kinds or "Patient" in kinds:
+            entries.append(_entry(base, "Patient", patient(record), "match"))
+        if not kinds or "Device" in kinds:
+            records = await store.devices_of(principal, resident)
+            entries += [_entry(base, "Device", device(r), "match") for r in records]
+    found = Found(made=())
+    if not kinds or "Observation" in kinds:
+        found = await store.page(principal, resident, search)
+    entries += [Entry(url=f"{base}/Observation/{one.id}", json=one.json) for one in found.made]
+    address = f"{base}/Patient/{resident}/$everything"
+    kept = [(name, value) for name, value in used if name != CURSOR]
+    links = [Link(relation="self", url=_with(address, used))]
+    if found.more:
+        links.append(
+            Link(relation="next", url=_with(address, [*kept, (CURSOR, found.made[-1].id)]))
+        )
+    text = bundle(entries, links=links, total=None, now=datetime.now(UTC))
+    return FhirResponse(text)
+
+
+async def _stats(
+    store: FhirStore, principal: Principal, pairs: Sequence[tuple[str, str]]
+) -> Response:
+    allowed = parts_for(principal, SEARCH)
+    resident, asked = _asked(pairs, datetime.now(UTC), allowed)
+    found, left_out = await store.statistics(
+        principal,
+        resident,
+        [(sign, quantity.name) for sign, quantity in asked.quantities],
+        asked.from_at,
+        asked.to_at,
+    )
+    return _resource(stats_document(resident, asked, found, left_out))
+
+
+def _asked(
+    pairs: Sequence[tuple[str, str]], now: datetime, allowed: Sequence[Part]
+) -> tuple[UUID, Asked]:
+    """Return whom and what `$stats` was asked for."""
+    resident: UUID | None = None
+    chosen = [(part, part.places) for part in allowed]
+    statistics: list[str] = []
+    from_at, to_at = now - STATS_DEFAULT, BEHIND_ALL.measured_at
+    for name, value in pairs:
+        match name:
+            case "subject" | "patient":
+                resident = _uuid(reference_id(value, "Patient"))
+            case "code" | "coding":
+                tokens = parse_tokens(value)
+                chosen = [(part, places_with_code(part, tokens)) for part, _places in chosen]
+            case "statistic":
+                statistics += value.split(",")
+            case "duration":
+                from_at = now - timedelta(hours=_hours(value))
+            case "period" | "start":
+                from_at = _moment(value, name)
+            case "end":
+                to_at = _moment(value, name)
+            case _:
+                raise OutcomeError(
+                    Issue.NOT_SUPPORTED,
+                    "未知参数 / unknown parameter",
+                    parameter=name if name.isalnum() else None,
+                )
+    unknown = set(statistics) - set(KNOWN)
+    if unknown:
+        raise OutcomeError(
+            Issue.NOT_SUPPORTED,
+            f"已知的统计 / known are: {', '.join(KNOWN)}",
+            parameter="statistic",
+        )
+    if resident is None:
+        raise _names_a_patient()
+    quantities = [
+        (part.sign, part.sign.quantities[place]) for part, places in chosen for place in places
+    ]
+    return resident, Asked(
+        quantities=quantities, statistics=statistics or list(KNOWN), from_at=from_at, to_at=to_at
+    )
+
+
+async def _patients(
+    request: Request,
+    store: FhirStore,
+    principal: Principal,
+    pairs: Sequence[tuple[str, str]],
+) -> Response:
+    require_scope(principal, "Patient", SEARCH)
+    used = dict(_known(request, pairs, {"_id", "identifier", "_count", CURSOR}))
+    count = _count(used)
+    after = used.pop(CURSOR, None)
+    asked = [used[name] for name in ("_id", "identifier") if name in used]
+    if not asked:
+        records = await store.patients(principal, _uuid(after) if after else None, count + 1)
+        more = records[count - 1].id if len(records) > count else None
+        found = [patient(record) for record in records[:count]]
+        return _searchset(request, "Patient", list(used.items()), found, after=more)
+    residents = {_identified(value) for value in asked}
+    found = []
+    if len(residents) == 1:
+        try:
+            record = await store.patient(principal, residents.pop())
+        except UnknownResidentError:
+            record = None
+        found = [] if record is None else [patient(record)]
+    used = {"_id": str(found[0]["id"])} if found else {}
+    return _searchset(request, "Patient", list(used.items()), found)
+
+
+def _identified(value: str) -> UUID:
+    (token, *_others) = parse_tokens(value)
+    if token.system not in {None, RESIDENT_ID}:
+        return UUID(int=0)
+    return _uuid(token.code or "")
+
+
+async def _one(request: Request, store: FhirStore, principal: Principal, text: str) -> Made:
+    search = _parsed(request, principal, _query(request), may=READ)
+    try:
+        wanted = parse_observation_id(text)
+    except ValueError as error:
+        raise _not_found() from error
+    made = await store.by_ids(principal, [wanted], search)
+    if not made:
+        raise _not_found()
+    return made[0]
+
+
+def _ids(texts: Sequence[str]) -> list[ObservationId]:
+    found = []
+    for text in texts:
+        try:
+            found.append(parse_observation_id(text))
+        except ValueError:
+            continue
+    return found
+
+
+def _parsed(
+    request: Request,
+    principal: Principal,
+    pairs: Sequence[tuple[str, str]],
+    *,
+    last_n: bool = False,
+    may: str = SEARCH,
+) -> Search:
+    _require_json(pairs)
+    return parse_search(
+        pairs,
+        allowed=parts_for(principal, may),
+        now=datetime.now(UTC),
+        strict=_is_strict(request),
+        last_n=last_n,
+    )
+
+
+def _known(
+    request: Request, pairs: Sequence[tuple[str, str]], names: set[str]
+) -> list[tuple[str, str]]:
+    """Return the parameters of a small search that are known; refuse others where that is asked."""
+    _require_json(pairs)
+    others = [name for name, _value in pairs if name not in names | {"_format", "_pretty"}]
+    if others and _is_strict(request):
+        raise OutcomeError(
+            Issue.NOT_SUPPORTED, f"已知的参数 / known are: {', '.join(sorted(names))}"
+        )
+    return [(name, value) for name, value in pairs if name in names and value]
+
+
+def _require_json(pairs: Sequence[tuple[str, str]]) -> None:
+    formats = [value for name, value in pairs if name == "_format"]
+    if any(value.split(";")[0].strip() not in JSON_FORMATS for value in formats):
+        raise OutcomeError(
+            Issue.NOT_SUPPORTED,
+            "只提供 JSON / JSON only",
+            parameter="_format",
+            status=HTTPStatus.NOT_ACCEPTABLE,
+        )
+
+
+def _is_strict(request: Request) -> bool:
+    return any(
+        "handling=strict" in value.replace(" ", "") for value in request.headers.getlist("prefer")
+    )
+
+
+def _query(request: Request) -> list[tuple[str, str]]:
+    return _bounded(list(request.query_params.multi_items()))
+
+
+async def _form(request: Request) -> list[tuple[str, str]]:
+    pairs = list(request.query_params.multi_items())
+    body = await request.body()
+    if request.headers.get("content-type", FORM).split(";")[0].strip() != FORM and body:
+        raise OutcomeError(
+            Issue.NOT_SUPPORTED, f"应为 / {FORM}", status=HTTPStatus.UNSUPPORTED_MEDIA_TYPE
+        )
+    try:
+        pairs += parse_qsl(body.decode("utf-8"), keep_blank_values=True, max_num_fields=FIELDS_MAX)
+    except ValueError as error:
+        raise OutcomeError(Issue.INVALID, "请求体有误 / not a form") from error
+    return _bounded(pairs)
+
+
+async def _parameters(request: Request) -> list[tuple[str, str]]:
+    """Return an operation's parameters: of the query, and of a Parameters resource in the body."""
+    pairs = _query(request)
+    body = await request.body()
+    if not body:
+        return pairs
+    try:
+        document = orjson.loads(body)
+        for parameter in document["parameter"]:
+            ((_kind, value),) = [(k, v) for k, v in parameter.items() if k.startswith("value")]
+            pairs.append((str(parameter["name"]), _plain(value)))
+    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise OutcomeError(Issue.INVALID, "应为 Parameters 资源 / a Parameters resource") from error
+    return _bounded(pairs)
+
+
+def _plain(value: Any) -> str:  # noqa: ANN401 - JSON
+    if isinstance(value, Mapping):
+        if "reference" in value:
+            return str(value["reference"])
+        if "code" in value:
+            return f"{value['system']}|{value['code']}" if "system" in value else str(value["code"])
+        if "start" in value:
+            return str(value["start"])
+    return str(value)
+
+
+def _bounded(pairs: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    if len(pairs) > FIELDS_MAX:
+        raise OutcomeError(Issue.TOO_COSTLY, f"参数过多 / at most {FIELDS_MAX} parameters")
+    return pairs
+
+
+def _url(address: str, search: Search, after: str | None = None) -> str:
+    """Return a search as an address: the patient by the opaque id, however it was named."""
+    names = {"patient", "subject", "patient.identifier", "subject.identifier", CURSOR}
+    pairs = [(name, value) for name, value in search.used if name.split(":")[0] not in names]
+    if search.resident is not None:
+        pairs.insert(0, ("patient", str(search.resident)))
+    if after is not None:
+        pairs.append((CURSOR, after))
+    elif search.after is not None:
+        pairs += [pair for pair in search.used if pair[0] == CURSOR]
+    return _with(address, pairs)
+
+
+def _with(address: str, pairs: Sequence[tuple[str, str]]) -> str:
+    return f"{address}?{urlencode(pairs, safe=':|,/$')}" if pairs else address
+
+
+def _entry(base: str, kind: str, resource: Resource, mode: str) -> Entry:
+    return Entry(
+        url=f"{base}/{kind}/{resource['id']}",
+        json=orjson.dumps(resource),
+        mode=mode,
+    )
+
+
+def _searchset(
+    request: Request,
+    kind: str,
+    used: Sequence[tuple[str, str]],
+    found: Sequence[Resource],
+    *,
+    after: str | None = None,
+) -> Response:
+    base = base_of(request)
+    links = [Link(relation="self", url=_with(f"{base}/{kind}", used))]
+    if after is not None:
+        links.append(Link(relation="next", url=_with(f"{base}/{kind}", [*used, (CURSOR, after)])))
+    entries = [_entry(base, kind, resource, "match") for resource in found]
+    return FhirResponse(bundle(entries, links=links, total=None, now=datetime.now(UTC)))
+
+
+def _resource(resource: Resource) -> Response:
+    return FhirResponse(orjson.dumps(resource))
+
+
+def _count(used: Mapping[str, str]) -> int:
+    text = used.get("_count", str(COUNT_DEFAULT))
+    if not text.isdecimal() or int(text[:9]) < 1:
+        raise OutcomeError(Issue.INVALID, "应为正整数 / a whole number from 1", parameter="_count")
+    return min(int(text[:9]), COUNT_MAX)
+
+
+def _hours(value: str) -> float:
+    try:
+        hours = float(value)
+    except ValueError:
+        hours = 0.0
+    if not 0 < hours <= 24 * 366 * 10:
+        raise OutcomeError(
+            Issue.INVALID, "应为小时数 / hours, up to ten years", parameter="duration"
+        )
+    return hours
+
+
+def _moment(value: str, name: str) -> datetime:
+    try:
+        search = parse_date(value, BEFORE_ALL.measured_at)
+    except ValueError as error:
+        raise OutcomeError(Issue.INVALID, f"日期有误 / {error}", parameter=name) from error
+    return search.high if name == "end" else search.low
+
+
+def _uuid(text: str) -> UUID:
+    try:
+        return UUID(text)
+    except ValueError as error:
+        raise _not_found() from error
+
+
+def _not_found() -> OutcomeError:
+    return OutcomeError(Issue.NOT_FOUND, "没有此资源 / there is no such resource")
+
+
+def _names_a_patient() -> OutcomeError:
+    return OutcomeError(
+        Issue.TOO_COSTLY,
+        "请指明居民 / name a patient: patient=ID; for all residents use $export",
+        parameter="patient",
+    )

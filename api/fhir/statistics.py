@@ -1,0 +1,113 @@
+"""`Observation/$stats`: FHIR R4, operation Observation-stats. One Observation a quantity, by component.
+
+The basic statistics, by the time of measurement and without artefacts; those of guidelines are added
+where they are registered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from api.fhir.parts import Coding, quantity_codings
+from api.fhir.resources import instant
+from api.fhir.store import Statistics
+from api.fhir.vocabulary import CATEGORY, UCUM
+from gateway.quantity import Quantity
+from gateway.vital_sign import VitalSign
+
+SYSTEM = "http://terminology.hl7.org/CodeSystem/observation-statistics"
+KNOWN = ("average", "minimum", "maximum", "count", "std-dev")
+"""The statistics that are computed, by R4's codes."""
+DIGITS = 6
+"""Means and deviations are given with so many significant digits."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What `$stats` was asked for: quantities, statistics, and the time."""
+
+    quantities: Sequence[tuple[VitalSign, Quantity]]
+    statistics: Sequence[str]
+    from_at: datetime
+    to_at: datetime
+
+
+def stats_document(
+    resident: UUID, asked: Asked, found: Sequence[Statistics], left_out: Mapping[int, int]
+) -> dict[str, Any]:
+    """Return the operation's Parameters: an Observation a quantity."""
+    return {
+        "resourceType": "Parameters",
+        "parameter": [
+            {
+                "name": "statistics",
+                "resource": _observation(
+                    resident, asked, sign, quantity, statistics, left_out.get(sign.code, 0)
+                ),
+            }
+            for (sign, quantity), statistics in zip(asked.quantities, found, strict=True)
+        ],
+    }
+
+
+def _observation(
+    resident: UUID,
+    asked: Asked,
+    sign: VitalSign,
+    quantity: Quantity,
+    statistics: Statistics,
+    left_out: int,
+) -> dict[str, Any]:
+    period = {}
+    if statistics.first_at is not None and statistics.last_at is not None:
+        period = {"start": instant(statistics.first_at), "end": instant(statistics.last_at)}
+    else:
+        period = {"start": instant(asked.from_at), "end": instant(asked.to_at)}
+    concept = _concept(quantity_codings(quantity), quantity)
+    return {
+        "resourceType": "Observation",
+        "status": "final",
+        "category": [{"coding": [{"system": CATEGORY, "code": sign.category.value}]}],
+        "code": concept,
+        "subject": {"reference": f"Patient/{resident}"},
+        "effectivePeriod": period,
+        "note": [{"text": f"已排除伪差 / artefacts left out: {left_out}"}],
+        "component": [_component(name, quantity, statistics) for name in asked.statistics],
+    }
+
+
+def _component(name: str, quantity: Quantity, statistics: Statistics) -> dict[str, Any]:
+    code = {"coding": [{"system": SYSTEM, "code": name}]}
+    if name == "count":
+        return {"code": code, "valueQuantity": _quantity(statistics.count, "1")}
+    value = {
+        "average": statistics.average,
+        "minimum": statistics.minimum,
+        "maximum": statistics.maximum,
+        "std-dev": statistics.deviation,
+    }[name]
+    if value is None:
+        reason = "http://terminology.hl7.org/CodeSystem/data-absent-reason"
+        return {
+            "code": code,
+            "dataAbsentReason": {"coding": [{"system": reason, "code": "not-performed"}]},
+        }
+    return {
+        "code": code,
+        "valueQuantity": _quantity(float(f"{value:.{DIGITS}g}"), quantity.unit.ucum),
+    }
+
+
+def _quantity(value: float, unit: str) -> dict[str, Any]:
+    return {"value": value, "unit": unit, "system": UCUM, "code": unit}
+
+
+def _concept(codes: Sequence[Coding], quantity: Quantity) -> dict[str, Any]:
+    return {
+        "coding": [{"system": code.system, "code": code.code} for code in codes],
+        "text": f"{quantity.title.zh} {quantity.title.en}",
+    }

@@ -1,0 +1,431 @@
+"""Subscriptions, rest-hook: HL7 Subscriptions R5 Backport 1.1 on R4.
+
+Events come from the feed of changes, so that late and re-attributed readings are told too, once they
+are committed. At least once: an event counts as delivered when the endpoint has answered 2xx; until
+then it is sent again, ever more rarely, and in the end is dead, but still there for `$events`.
+Every notification is signed: X-Hearth-Signature: t=SECONDS,v1=HMAC-SHA256(secret, "SECONDS.body").
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import secrets
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+from uuid import UUID, uuid4
+
+import httpx
+import orjson
+
+from api.access import ForbiddenError, Principal, SignedOutError
+from api.archive import Archive, UnknownResidentError
+from api.fhir.access import SEARCH, parts_for
+from api.fhir.export import principal_from_json, principal_to_json
+from api.fhir.observations import Made
+from api.fhir.outcomes import OutcomeError
+from api.fhir.resources import instant
+from api.fhir.search import Search, parse_observation_id, parse_search
+from api.fhir.store import FhirStore
+from api.fhir.vocabulary import MEDIA_TYPE, OURS
+from gateway.errors import UnavailableError
+from gateway.platform.changes import Change, Place, end_of_changes, read_changes
+from gateway.platform.logs import get_logger
+from gateway.platform.postgres import Jsonb, TupleRow, load_queries
+
+TOPIC = f"{OURS}/SubscriptionTopic/observation"
+"""New Observations of a resident, and those that were re-attributed."""
+CONTENTS = ("empty", "id-only", "full-resource")
+SUBSCRIPTIONS_MAX = 20
+"""An account has at most so many; a further one is refused."""
+EVENTS_A_NOTIFICATION = 50
+"""A notification tells at most so many events."""
+OBSERVATIONS_AN_EVENT_MAX = 1000
+"""An event names at most so many Observations, the latest; the asker then searches for the others."""
+ATTEMPTS_MAX = 12
+"""After so many failures in a row (some six hours) the delivery is given up."""
+WAIT_S, WAIT_S_MAX = 5, 3600
+"""Before the second attempt, and at most; it doubles with each."""
+LEASE_S = 60
+ANSWER_S_MAX = 10.0
+"""An endpoint that takes longer has not answered."""
+LOOK_S = 1.0
+"""How often the feed is read."""
+
+_SQL = load_queries(Path(__file__).parents[1] / "sql" / "fhir_subscription.sql")
+_BACKPORT = "http://hl7.org/fhir/uv/subscriptions-backport/StructureDefinition"
+_log = get_logger(__name__)
+
+
+class TooManySubscriptionsError(Exception):
+    """The account has as many as it may."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """A subscription as asked for."""
+
+    resident: UUID
+    criteria: str
+    endpoint: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subscription:
+    """A subscription as kept."""
+
+    id: UUID
+    principal: Principal
+    resident: UUID
+    resident_id: int
+    criteria: str
+    endpoint: str
+    secret: str
+    content: str
+    status: str
+    place: Place
+    events: int
+    delivered: int
+    attempts: int
+    error: str | None
+
+
+def may_be_told(endpoint: str) -> bool:
+    """Tell whether notifications may go there: by HTTPS, or on this machine."""
+    try:
+        parts = urlsplit(endpoint)
+        host = parts.hostname or ""
+        _port = parts.port
+    except ValueError:
+        return False
+    if parts.username is not None or not host:
+        return False
+    if parts.scheme == "http":
+        try:
+            return ip_address(host).is_loopback
+        except ValueError:
+            return False
+    return parts.scheme == "https"
+
+
+def signature(secret: str, body: bytes, at_s: int) -> str:
+    """Return what proves that a notification comes from here, and when it was sent."""
+    mac = hmac.new(secret.encode(), b"%d." % at_s + body, hashlib.sha256)
+    return f"t={at_s},v1={mac.hexdigest()}"
+
+
+def search_of(criteria: str, principal: Principal) -> Search:
+    """Return the search of a criteria ("Observation?patient=ID&code=..."), within what is seen.
+
+    Raises:
+        OutcomeError: it is wrong or says what no subscription can.
+    """
+    return parse_search(
+        parse_qsl(criteria.partition("?")[2], keep_blank_values=True),
+        allowed=parts_for(principal, SEARCH),
+        now=datetime.now(UTC),
+        strict=True,
+    )
+
+
+class Subscriptions:
+    """The subscriptions of an archive, and the work of telling them."""
+
+    def __init__(self, archive: Archive) -> None:
+        self._archive = archive
+        self._store = FhirStore(archive)
+
+    async def create(self, principal: Principal, wish: Wish) -> Subscription:
+        """Enter a subscription to what comes from now on.
+
+        Raises:
+            TooManySubscriptionsError: the account has as many as it may.
+        """
+        async with self._archive.reading(
+            principal, action="subscription.create", resident=wish.resident
+        ) as connection:
+            cursor = await connection.execute(_SQL["resident_key"], {"resident": wish.resident})
+            key = await cursor.fetchone()
+            place = await end_of_changes(connection)
+        if key is None:
+            raise UnknownResidentError
+        rows = await self._archive.write(
+            _SQL["create"],
+            {
+                "account": principal.user,
+                "principal": Jsonb(principal_to_json(principal)),
+                "resident": wish.resident,
+                "resident_id": key[0],
+                "criteria": wish.criteria,
+                "endpoint": wish.endpoint,
+                "secret": secrets.token_urlsafe(32),
+                "content": wish.content,
+                "transaction": place.transaction,
+                "change": place.change,
+                "most": SUBSCRIPTIONS_MAX,
+            },
+        )
+        if not rows:
+            raise TooManySubscriptionsError
+        made = await self.read(principal, rows[0][0])
+        assert made is not None  # noqa: S101 - it was entered just now
+        return made
+
+    async def read(self, principal: Principal, subscription: UUID) -> Subscription | None:
+        """Return a subscription of this principal."""
+        parameters = {"subscription": subscription, "account": principal.user}
+        rows = await self._archive.rows(_SQL["read"], parameters)
+        return _subscription(rows[0]) if rows else None
+
+    async def delete(self, principal: Principal, subscription: UUID) -> bool:
+        """Forget a subscription of this principal; tells whether there was one."""
+        parameters = {"subscription": subscription, "account": principal.user}
+        return bool(await self._archive.write(_SQL["delete"], parameters))
+
+    async def notification(
+        self, one: Subscription, base: str, after: int, until: int, kind: str
+    ) -> tuple[bytes, int]:
+        """Return the bundle that tells the events (after, until], and the number of its last."""
+        rows = await self._archive.rows(
+            _SQL["events"],
+            {
+                "subscription": one.id,
+                "after": after,
+                "until": until,
+                "limit": EVENTS_A_NOTIFICATION,
+            },
+        )
+        ids = [name for _number, _at, names in rows for name in names]
+        told: list[Made] = []
+        if one.content == "full-resource":
+            search = search_of(one.criteria, one.principal)
+            wanted = [parse_observation_id(name) for name in ids]
+            told = await self._store.by_ids(one.principal, wanted, search)
+        status = status_resource(one, base, kind, rows)
+        about = f"Subscription/{one.id}/$status"
+        bundle = {
+            "resourceType": "Bundle",
+            "id": str(uuid4()),
+            "type": "history",
+            "timestamp": instant(datetime.now(UTC)),
+            "entry": [
+                _history(f"urn:uuid:{status['id']}", status, about),
+                *(
+                    _history(
+                        f"{base}/Observation/{made.id}",
+                        orjson.Fragment(made.json),
+                        f"Observation/{made.id}",
+                    )
+                    for made in told
+                ),
+            ],
+        }
+        return orjson.dumps(bundle), rows[-1][0] if rows else after
+
+    async def run_forever(self, base: str) -> None:
+        """Follow the feed and tell what it says."""
+        async with httpx.AsyncClient(
+            timeout=ANSWER_S_MAX, follow_redirects=False, trust_env=False
+        ) as client:
+            while True:
+                try:
+                    await self.follow()
+                    while await self.deliver(client, base):
+                        pass
+                except UnavailableError as error:
+                    _log.warning("subscriptions_wait", why=str(error))
+                await asyncio.sleep(LOOK_S)
+
+    async def follow(self) -> None:
+        """Make events of what has changed since each subscription looked last."""
+        for row in await self._archive.rows(_SQL["following"], {}):
+            one = _subscription(row)
+            async with self._archive.connection() as connection:
+                changes = await read_changes(connection, one.place)
+            place = one.place
+            try:
+                for change in changes:
+                    await self._advance(one, place, change)
+                    place = change.place
+            except (ForbiddenError, SignedOutError, UnknownResidentError, OutcomeError):
+                parameters = {"subscription": one.id, "error": "may not read any more"}
+                await self._archive.write(_SQL["turn_off"], parameters)
+                _log.warning("subscription_turned_off", subscription=str(one.id))
+
+    async def deliver(self, client: httpx.AsyncClient, base: str) -> bool:
+        """Tell one subscription what is due; tells whether there was one."""
+        rows = await self._archive.write(_SQL["due"], {"lease_s": LEASE_S})
+        if not rows:
+            return False
+        one = _subscription(rows[0])
+        body, last = await self.notification(
+            one, base, one.delivered, one.events, "event-notification"
+        )
+        error = await _post(client, one, body)
+        if error is None:
+            parameters = {"subscription": one.id, "number": last}
+            await self._archive.write(_SQL["delivered"], parameters)
+        elif one.attempts + 1 >= ATTEMPTS_MAX:
+            dead = {"subscription": one.id, "delivered": one.delivered, "error": error}
+            await self._archive.write(_SQL["give_up"], dead)
+            _log.error("subscription_given_up", subscription=str(one.id), why=error)
+        else:
+            wait_s = min(WAIT_S * 2**one.attempts, WAIT_S_MAX)
+            failed = {"subscription": one.id, "wait_s": wait_s, "error": error}
+            await self._archive.write(_SQL["failed"], failed)
+            _log.warning("subscription_failed", subscription=str(one.id), why=error)
+        return True
+
+    async def _advance(self, one: Subscription, before: Place, change: Change) -> None:
+        changed = change.changed
+        search = search_of(one.criteria, one.principal)
+        signs = {part.sign.code for part in search.parts}
+        touched = [
+            (int(oldest), int(newest))
+            for resident, sign, oldest, newest in zip(
+                changed.resident, changed.sign, changed.oldest_ms, changed.newest_ms, strict=True
+            )
+            if resident == one.resident_id and int(sign) in signs
+        ]
+        ids: list[str] = []
+        if touched:
+            made = await self._store.stored_at(
+                one.principal,
+                one.resident,
+                search,
+                stored_at_ms=change.stored_at_ms,
+                oldest_ms=min(oldest for oldest, _newest in touched),
+                newest_ms=max(newest for _oldest, newest in touched),
+                limit=OBSERVATIONS_AN_EVENT_MAX,
+            )
+            ids = [m.id for m in made]
+        await self._archive.write(
+            _SQL["advance"],
+            {
+                "subscription": one.id,
+                "transaction": change.place.transaction,
+                "change": change.place.change,
+                "before_transaction": before.transaction,
+                "before_change": before.change,
+                "observations": ids,
+            },
+        )
+
+
+def subscription_resource(one: Subscription, *, with_secret: bool = False) -> dict[str, Any]:
+    """Return a subscription as FHIR; its secret only when it is new."""
+    resource: dict[str, Any] = {
+        "resourceType": "Subscription",
+        "id": str(one.id),
+        "status": one.status,
+        "reason": "新的体征 / new vital signs",
+        "criteria": TOPIC,
+        "_criteria": {
+            "extension": [
+                {"url": f"{_BACKPORT}/backport-filter-criteria", "valueString": one.criteria}
+            ]
+        },
+        "channel": {
+            "type": "rest-hook",
+            "endpoint": one.endpoint,
+            "payload": MEDIA_TYPE,
+            "_payload": {
+                "extension": [
+                    {"url": f"{_BACKPORT}/backport-payload-content", "valueCode": one.content}
+                ]
+            },
+        },
+    }
+    if one.error is not None:
+        resource["error"] = one.error
+    if with_secret:
+        resource["extension"] = [
+            {"url": f"{OURS}/StructureDefinition/signing-secret", "valueString": one.secret}
+        ]
+    return resource
+
+
+def status_resource(
+    one: Subscription, base: str, kind: str, events: Sequence[TupleRow] = ()
+) -> dict[str, Any]:
+    """Return a SubscriptionStatus, which in R4 is a Parameters resource."""
+    parameters: list[dict[str, Any]] = [
+        {
+            "name": "subscription",
+            "valueReference": {"reference": f"{base}/Subscription/{one.id}"},
+        },
+        {"name": "topic", "valueCanonical": TOPIC},
+        {"name": "status", "valueCode": one.status},
+        {"name": "type", "valueCode": kind},
+        {"name": "events-since-subscription-start", "valueString": str(one.events)},
+    ]
+    for number, at, names in events:
+        told: list[dict[str, Any]] = [
+            {"name": "event-number", "valueString": str(number)},
+            {"name": "timestamp", "valueInstant": instant(at)},
+        ]
+        if one.content != "empty":
+            told += [
+                {"name": "focus", "valueReference": {"reference": f"{base}/Observation/{name}"}}
+                for name in names
+            ]
+        parameters.append({"name": "notification-event", "part": told})
+    return {
+        "resourceType": "Parameters",
+        "id": str(uuid4()),
+        "meta": {"profile": [f"{_BACKPORT}/backport-subscription-status-r4"]},
+        "parameter": parameters,
+    }
+
+
+def _history(url: str, resource: object, address: str) -> dict[str, Any]:
+    return {
+        "fullUrl": url,
+        "resource": resource,
+        "request": {"method": "GET", "url": address},
+        "response": {"status": "200"},
+    }
+
+
+async def _post(client: httpx.AsyncClient, one: Subscription, body: bytes) -> str | None:
+    """Return None where the endpoint took it, else why it did not."""
+    if not may_be_told(one.endpoint):
+        return "endpoint not allowed"
+    headers = {
+        "Content-Type": MEDIA_TYPE,
+        "X-Hearth-Signature": signature(one.secret, body, int(time.time())),
+    }
+    try:
+        response = await client.post(one.endpoint, content=body, headers=headers)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        return type(error).__name__
+    return None if response.is_success else f"HTTP {response.status_code}"
+
+
+def _subscription(row: TupleRow) -> Subscription:
+    (subscription, _account, principal, resident, resident_id, criteria, endpoint, secret,
+     content, status, transaction, change, events, delivered, attempts, error) = row  # fmt: skip
+    return Subscription(
+        id=subscription,
+        principal=principal_from_json(principal),
+        resident=resident,
+        resident_id=resident_id,
+        criteria=criteria,
+        endpoint=endpoint,
+        secret=secret,
+        content=content,
+        status=status,
+        place=Place(transaction, change),
+        events=events,
+        delivered=delivered,
+        attempts=attempts,
+        error=error,
+    )

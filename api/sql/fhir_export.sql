@@ -1,0 +1,63 @@
+-- Bulk exports (api.fhir.export). Whose an export is, is asked with every statement.
+
+-- name: begin
+-- Enter an export, unless so many are under way already.
+INSERT INTO fhir_export (account, principal, request, kinds, since)
+SELECT %(account)s, %(principal)s, %(request)s, %(kinds)s::text[], %(since)s::timestamptz
+WHERE (SELECT count(*) FROM fhir_export WHERE state = 'running') < %(running_max)s
+RETURNING export_id
+
+-- name: read
+-- One export of an account.
+SELECT
+    export_id, request, state, started_at, residents_done, residents_all, counts, finished_at, error
+FROM fhir_export
+WHERE export_id = %(export)s AND account = %(account)s
+
+-- name: cancel
+-- Cancel an export of an account, finished or not.
+UPDATE fhir_export
+SET state = 'cancelled', finished_at = now()
+WHERE export_id = %(export)s AND account = %(account)s AND state <> 'cancelled'
+RETURNING export_id
+
+-- name: claim
+-- Take the oldest export that nobody works on.
+UPDATE fhir_export
+SET leased_until = now() + make_interval(secs => %(lease_s)s)
+WHERE export_id = (
+    SELECT export_id
+    FROM fhir_export
+    WHERE state = 'running' AND leased_until < now()
+    ORDER BY started_at
+    LIMIT 1
+    FOR UPDATE SKIP LOCKED
+)
+RETURNING
+    export_id, principal, kinds, since, behind, residents_done, residents_all, sizes, counts
+
+-- name: release
+-- Let another worker have it at once: this one ends.
+UPDATE fhir_export SET leased_until = '-infinity' WHERE export_id = %(export)s
+
+-- name: progress
+-- Note how far it is; no row: it was cancelled meanwhile.
+UPDATE fhir_export
+SET behind = %(behind)s, residents_done = %(done)s, residents_all = %(all)s, sizes = %(sizes)s,
+    counts = %(counts)s, leased_until = now() + make_interval(secs => %(lease_s)s)
+WHERE export_id = %(export)s AND state = 'running'
+RETURNING export_id
+
+-- name: finish
+-- It is complete, or has failed and says why.
+UPDATE fhir_export
+SET state = CASE WHEN %(error)s::text IS NULL THEN 'complete' ELSE 'failed' END,
+    error = %(error)s, finished_at = now()
+WHERE export_id = %(export)s AND state = 'running'
+
+-- name: kept
+-- Exports whose files are to be kept; the others' are removed.
+SELECT export_id
+FROM fhir_export
+WHERE state = 'running'
+    OR state = 'complete' AND finished_at > now() - make_interval(hours => %(hours)s)

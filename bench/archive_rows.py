@@ -1,0 +1,130 @@
+"""A big archive for benches, made by the server itself from the registry of signs.
+
+A home a resident, a device a sign; some measurements a day, about what is typical, over weeks. Rows are
+entered in the order of time, as they would have come.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import LiteralString
+
+from gateway.platform.postgres import Connection, connect_blocking, dsn_with, load_queries, sql
+from gateway.quantity import Absent
+from gateway.stored import ABSENCE_BITS, ABSENCES_AT, EXPONENT_BITS
+from gateway.vital_sign import VitalSign
+from gateway.vitals import SIGNS
+from ingest.migrations import migrate
+
+_QUERIES = load_queries(Path(__file__).parent / "sql" / "archive_rows.sql")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Size:
+    """How big an archive is made."""
+
+    residents: int
+    weeks: int
+    a_day: int = 2
+    """Measurements a day of each sign."""
+
+    @property
+    def rows(self) -> int:
+        """Rows of the table."""
+        return self.residents * self.weeks * 7 * self.a_day * len(SIGNS)
+
+
+QUICK = Size(residents=100, weeks=26)
+WHOLE = Size(residents=11_500, weeks=52)
+"""50 million rows with six signs."""
+
+
+@contextmanager
+def archive_database(server: str, name: str) -> Iterator[str]:
+    """Make a database with the schema for the block; yields its DSN."""
+
+    def execute(statement: LiteralString) -> None:
+        with connect_blocking(server, application="hearth-bench", autocommit=True) as admin:
+            admin.execute(sql.SQL(statement).format(sql.Identifier(name)))
+
+    execute("DROP DATABASE IF EXISTS {} WITH (FORCE)")
+    execute("CREATE DATABASE {}")
+    try:
+        dsn = dsn_with(server, dbname=name)
+        migrate(dsn)
+        yield dsn
+    finally:
+        execute("DROP DATABASE IF EXISTS {} WITH (FORCE)")
+
+
+def fill(dsn: str, size: Size, progress: Callable[[str], None]) -> None:
+    """Enter the registry and the rows, week by week up to now, and let the planner look at them."""
+    until = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
+    with connect_blocking(dsn, application="hearth-bench", autocommit=True) as connection:
+        connection.execute("SET synchronous_commit = off")
+        shape = {"residents": size.residents, "signs": len(SIGNS)}
+        for name in ("homes", "hubs", "residents", "devices", "links"):
+            connection.execute(_QUERIES[name], shape)
+        for week in range(size.weeks):
+            from_at = until - timedelta(weeks=size.weeks - week)
+            of_week = shape | {"week": week, "until": from_at + timedelta(weeks=1)}
+            connection.execute(_QUERIES["batches"], of_week)
+            for place, sign in enumerate(SIGNS):
+                _enter(
+                    connection,
+                    sign,
+                    of_week
+                    | {
+                        "place": place,
+                        "from_at": from_at,
+                        "a_day": size.a_day,
+                    },
+                )
+            progress(f"rows: {size.rows * (week + 1) // size.weeks:,} of {size.rows:,}")
+        connection.execute("VACUUM ANALYZE measurement")
+        connection.execute("ANALYZE")
+
+
+def _enter(connection: Connection, sign: VitalSign, parameters: dict[str, object]) -> None:
+    optional = [
+        quantity not in sign.panel and quantity is not sign.period and place > 0
+        for place, quantity in enumerate(sign.quantities)
+    ]
+    values = [
+        _value(sign, place, optional=optional[place]) for place in range(len(sign.quantities))
+    ]
+    query = _QUERIES["week"].format(
+        columns=sql.SQL(", ").join(sql.Identifier(q.name) for q in sign.quantities),
+        values=sql.SQL(", ").join(values),
+    )
+    digits = _digits(sign)
+    fewer = digits
+    for place, is_optional in enumerate(optional):
+        if is_optional:
+            fewer |= Absent.NOT_SENT.value << (ABSENCES_AT + ABSENCE_BITS * place)
+    connection.execute(
+        query, parameters | {"sign": sign.code, "digits": digits, "digits_fewer": fewer}
+    )
+
+
+def _value(sign: VitalSign, place: int, *, optional: bool) -> sql.Composed:
+    typical = sign.quantities[place].typical
+    decimals = max(-int(sign.unit_sets[0].steps[place].as_tuple().exponent), 0)
+    number = sql.SQL("round(({} + {} * (random() - 0.5))::numeric, {})::float8").format(
+        sql.Literal(typical.mean), sql.Literal(2 * typical.within), sql.Literal(decimals)
+    )
+    if not optional:
+        return number
+    return sql.SQL("CASE WHEN who %% 2 = 0 THEN {} END").format(number)
+
+
+def _digits(sign: VitalSign) -> int:
+    steps = sign.unit_sets[0].steps
+    return sum(
+        (int(step.as_tuple().exponent) & 0xFF) << (EXPONENT_BITS * place)
+        for place, step in enumerate(steps)
+    )

@@ -1,0 +1,238 @@
+"""Subscriptions: real HTTP to an endpoint of this test, fed by the real feed of changes."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any
+
+import httpx
+import pytest
+
+from api.archive import open_archive
+from api.fhir.subscriptions import ATTEMPTS_MAX, Subscriptions, may_be_told, signature
+from gateway.platform.postgres import connect_blocking
+from tests.archives import SERVICE, a_token, public_id, store
+from tests.archives import api_over as the_api_over
+from tests.fixtures.database import as_api
+from tests.worlds import NOON, a_pressure, a_weight, enter_registry, query
+
+pytestmark = pytest.mark.integration
+
+BASE = "http://127.0.0.1/fhir"
+
+
+class Endpoint:
+    """What a subscriber runs: keeps what it was told, and answers as it is set to."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[dict[str, str], bytes]] = []
+        self.status = 204
+        self.url = ""
+
+    async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        lines = head.split("\r\n")[1:]
+        headers = {k.lower(): v for k, _, v in (line.partition(": ") for line in lines if line)}
+        body = await reader.readexactly(int(headers["content-length"]))
+        self.told.append((headers, body))
+        writer.write(
+            b"HTTP/1.1 %d X\r\nContent-Length: 0\r\nConnection: close\r\n\r\n" % self.status
+        )
+        await writer.drain()
+        writer.close()
+
+    def events(self) -> list[tuple[int, list[str]]]:
+        """(number, references) of every event told, in the order told."""
+        return [event for _headers, body in self.told for event in events_of(json.loads(body))]
+
+
+def events_of(bundle: dict[str, Any]) -> list[tuple[int, list[str]]]:
+    found = []
+    for parameter in bundle["entry"][0]["resource"]["parameter"]:
+        if parameter["name"] == "notification-event":
+            part = parameter["part"]
+            number = next(int(p["valueString"]) for p in part if p["name"] == "event-number")
+            focus = [p["valueReference"]["reference"] for p in part if p["name"] == "focus"]
+            found.append((number, focus))
+    return found
+
+
+@pytest.fixture
+async def endpoint() -> AsyncIterator[Endpoint]:
+    one = Endpoint()
+    server = await asyncio.start_server(one.answer, "127.0.0.1", 0)
+    async with server:
+        one.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/hook"
+        yield one
+
+
+@asynccontextmanager
+async def api_over(database: str) -> AsyncIterator[httpx.AsyncClient]:
+    """The API, for a service that may subscribe."""
+    async with the_api_over(database) as api:
+        api.headers["Authorization"] = f"Bearer {a_token(SERVICE, scope='system/*.cruds')}"
+        yield api
+
+
+@asynccontextmanager
+async def teller(database: str) -> AsyncIterator[Subscriptions]:
+    async with open_archive(as_api(database)) as archive:
+        yield Subscriptions(archive)
+
+
+async def tell(subscriptions: Subscriptions) -> None:
+    """One round of what the service does for ever."""
+    await subscriptions.follow()
+    async with httpx.AsyncClient() as client:
+        while await subscriptions.deliver(client, BASE):
+            pass
+
+
+def wish(
+    database: str, endpoint: str, *, code: str = "", content: str = "id-only"
+) -> dict[str, Any]:
+    return {
+        "resourceType": "Subscription",
+        "status": "requested",
+        "reason": "test",
+        "criteria": f"Observation?patient={public_id(database)}{code}",
+        "channel": {
+            "type": "rest-hook",
+            "endpoint": endpoint,
+            "_payload": {
+                "extension": [{"url": "x/backport-payload-content", "valueCode": content}]
+            },
+        },
+    }
+
+
+def due_now(database: str) -> None:
+    with connect_blocking(database, application="hearth-tests") as connection:
+        connection.execute("UPDATE fhir_subscription SET next_at = now()")
+
+
+async def test_new_observations_are_told_signed_and_once_taken_not_again(
+    database: str, endpoint: Endpoint
+) -> None:
+    enter_registry(database)
+    await store(database, a_weight())
+    async with api_over(database) as api, teller(database) as subscriptions:
+        made = await api.post("/fhir/Subscription", json=wish(database, endpoint.url))
+        assert made.status_code == 201, made.text
+        secret = made.json()["extension"][0]["valueString"]
+        await tell(subscriptions)
+        assert endpoint.told == []  # what was there before is no news
+        await store(database, a_pressure(at=NOON - timedelta(days=9)), sequence=2)
+        await tell(subscriptions)
+        await tell(subscriptions)
+        ((headers, body),) = endpoint.told
+        at, _, mac = headers["x-hearth-signature"].partition(",v1=")
+        expected = hmac.new(secret.encode(), f"{at[2:]}.".encode() + body, hashlib.sha256)
+        assert mac == expected.hexdigest()
+        ((number, focus),) = endpoint.events()
+        assert number == 1
+        assert len(focus) == 2  # the panel and the pulse
+        shown = await api.get(f"/fhir/Subscription/{made.json()['id']}")
+        assert secret not in shown.text
+
+
+async def test_only_what_was_asked_for_is_told_and_whole_if_so_asked(
+    database: str, endpoint: Endpoint
+) -> None:
+    enter_registry(database)
+    async with api_over(database) as api, teller(database) as subscriptions:
+        body = wish(database, endpoint.url, code="&code=29463-7", content="full-resource")
+        assert (await api.post("/fhir/Subscription", json=body)).status_code == 201
+        await store(database, a_pressure())
+        await store(database, a_weight("70.050"), sequence=2)
+        await tell(subscriptions)
+    ((_headers, told),) = endpoint.told
+    assert b'"value":70.050' in told
+    kinds = [entry["resource"]["resourceType"] for entry in json.loads(told)["entry"]]
+    assert kinds == ["Parameters", "Observation"]
+
+
+async def test_what_an_endpoint_does_not_take_comes_again_and_can_be_caught_up(
+    database: str, endpoint: Endpoint
+) -> None:
+    enter_registry(database)
+    async with api_over(database) as api, teller(database) as subscriptions:
+        made = (await api.post("/fhir/Subscription", json=wish(database, endpoint.url))).json()
+        endpoint.status = 503
+        for sequence in (1, 2):
+            await store(database, a_weight(at=NOON - timedelta(hours=sequence)), sequence=sequence)
+        await tell(subscriptions)
+        assert [number for number, _focus in endpoint.events()] == [1, 2]
+        await tell(subscriptions)
+        assert len(endpoint.told) == 1  # it waits before it tries again
+        due_now(database)
+        endpoint.status = 204
+        await tell(subscriptions)
+        assert [number for number, _focus in endpoint.events()] == [1, 2, 1, 2]
+        again = await api.get(f"/fhir/Subscription/{made['id']}/$events?eventsSinceNumber=2")
+        assert [number for number, _focus in events_of(again.json())] == [2]
+
+
+async def test_a_delivery_that_never_succeeds_is_given_up_and_its_events_kept(
+    database: str, endpoint: Endpoint
+) -> None:
+    enter_registry(database)
+    endpoint.status = 500
+    async with api_over(database) as api, teller(database) as subscriptions:
+        made = (await api.post("/fhir/Subscription", json=wish(database, endpoint.url))).json()
+        await store(database, a_weight())
+        for _ in range(ATTEMPTS_MAX + 2):
+            await tell(subscriptions)
+            due_now(database)
+        assert len(endpoint.told) == ATTEMPTS_MAX
+        shown = (await api.get(f"/fhir/Subscription/{made['id']}")).json()
+        assert (shown["status"], shown["error"]) == ("error", "HTTP 500")
+        events = await api.get(f"/fhir/Subscription/{made['id']}/$events")
+        assert [number for number, _focus in events_of(events.json())] == [1]
+        assert (await api.delete(f"/fhir/Subscription/{made['id']}")).status_code == 204
+        assert query(database, "SELECT * FROM fhir_event") == []
+
+
+async def test_what_no_subscription_can_say_is_refused(database: str) -> None:
+    enter_registry(database)
+    async with api_over(database) as api:
+        good = wish(database, "https://clinic.example/hook")
+        for spoilt in (
+            {},
+            good | {"criteria": "Observation?code=1"},
+            good | {"criteria": f"Patient?_id={public_id(database)}"},
+            good | {"channel": {"type": "email", "endpoint": "https://clinic.example"}},
+            good | {"channel": {"type": "rest-hook", "endpoint": "http://clinic.example/hook"}},
+        ):
+            response = await api.post("/fhir/Subscription", json=spoilt)
+            assert response.status_code == 400, spoilt
+            assert response.json()["resourceType"] == "OperationOutcome"
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "allowed"),
+    [
+        ("https://clinic.example/hook", True),
+        ("http://127.0.0.1:8080/hook", True),
+        ("http://localhost/hook", False),
+        ("http://10.0.0.1/hook", False),
+        ("ftp://127.0.0.1/hook", False),
+        ("https://user:word@clinic.example/", False),
+        ("https://", False),
+        ("https://[::1", False),
+    ],
+)
+def test_notifications_go_by_https_or_stay_on_this_machine(endpoint: str, *, allowed: bool) -> None:
+    assert may_be_told(endpoint) is allowed
+
+
+def test_a_signature_covers_the_time_and_the_body() -> None:
+    assert signature("s", b"x", 1) != signature("s", b"x", 2)
+    assert signature("s", b"x", 1) != signature("s", b"y", 1)
+    assert signature("s", b"x", 1).startswith("t=1,v1=")

@@ -48,13 +48,19 @@ class Needs(Enum):
     """Homes, hubs, devices, the ledger."""
     OPERATIONS = "operations"
     """The installation itself."""
+    LINKS = "links"
+    """Changing who is measured by what."""
+    TARGETS = "targets"
+    """Changing a resident's own limits."""
 
 
 MAY: Mapping[Role, frozenset[Needs]] = {
     Role.RESIDENT: frozenset({Needs.VALUES, Needs.RECORD, Needs.AUDIT}),
-    Role.CLINICIAN: frozenset({Needs.VALUES, Needs.RECORD, Needs.WORKLIST}),
-    Role.COORDINATOR: frozenset({Needs.RECORD, Needs.WORKLIST, Needs.EQUIPMENT}),
-    Role.ADMINISTRATOR: frozenset({Needs.RECORD, Needs.AUDIT, Needs.EQUIPMENT, Needs.OPERATIONS}),
+    Role.CLINICIAN: frozenset({Needs.VALUES, Needs.RECORD, Needs.WORKLIST, Needs.TARGETS}),
+    Role.COORDINATOR: frozenset({Needs.RECORD, Needs.WORKLIST, Needs.EQUIPMENT, Needs.LINKS}),
+    Role.ADMINISTRATOR: frozenset(
+        {Needs.RECORD, Needs.AUDIT, Needs.EQUIPMENT, Needs.OPERATIONS, Needs.LINKS}
+    ),
     Role.SERVICE: frozenset(
         {
             Needs.VALUES,
@@ -63,6 +69,8 @@ MAY: Mapping[Role, frozenset[Needs]] = {
             Needs.WORKLIST,
             Needs.EQUIPMENT,
             Needs.OPERATIONS,
+            Needs.LINKS,
+            Needs.TARGETS,
         }
     ),
 }
@@ -75,6 +83,8 @@ SCOPES: Mapping[Needs, re.Pattern[str]] = {
     Needs.WORKLIST: re.compile(rf"system/(\*|Observation){_READS}"),
     Needs.EQUIPMENT: re.compile(rf"system/(\*|Device){_READS}"),
     Needs.OPERATIONS: re.compile("hearth/operations"),
+    Needs.LINKS: re.compile("hearth/links"),
+    Needs.TARGETS: re.compile("hearth/targets"),
 }
 """Which scope of a service's token admits it to what; access.scope says the same of its account."""
 

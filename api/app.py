@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from fastapi import FastAPI, Security
 
 from api.archive import Archive
 from api.auth import RequireToken, Verifier
 from api.boundary import Boundary
+from api.conditional import Conditional
 from api.enrolment import Office
 from api.fhir import export_routes, subscription_routes
 from api.fhir import routes as fhir
 from api.fhir.errors import SpeakOutcomes, answer_outcomes
+from api.idempotency import Idempotent
 from api.issuer.issuer import Issuer
+from api.limits import RATE_PER_S, LimitRate
+from api.live import Feed
 from api.openapi import BEARER, ERRORS, describe
 from api.problems import answer_problems
 from api.routes import (
@@ -20,12 +26,16 @@ from api.routes import (
     enrolment,
     equipment,
     issuer,
+    lists,
+    live,
     operations,
+    people,
     residents,
     signs,
 )
+from api.vault import IdentityVault
 
-GUARDED = (residents, access, clinical, equipment, signs, operations)
+GUARDED = (people, residents, live, lists, access, clinical, equipment, signs, operations)
 """The modules whose routes need a token."""
 
 
@@ -34,18 +44,27 @@ def create_app(
     verifier: Verifier,
     own_issuer: Issuer | None = None,
     office: Office | None = None,
+    *,
+    identities: IdentityVault | None = None,
+    rate_per_s: float = RATE_PER_S,
 ) -> FastAPI:
     """Return the application over an archive, for whoever bears a token that `verifier` takes.
 
     `own_issuer`: the built-in one, where it is used. `office` enrols hubs; None: not here.
+    `identities` opens the residents' names and numbers; None: they stay sealed here (503). One
+    principal may ask `rate_per_s` times (0: no limit).
     """
     # FastAPI's own pages at /docs load scripts from other hosts, so there are none.
-    app = FastAPI(docs_url=None, redoc_url=None)
+    app = FastAPI(
+        docs_url=None, redoc_url=None, generate_unique_id_function=lambda route: route.name
+    )
     app.state.archive = archive
     app.state.exports = None  # whoever serves it gives it a folder for them
     app.state.issuer = own_issuer
     app.state.enrolment = None if office is None else enrolment.Desk(office)
-    app.openapi = lambda: describe(app)  # type: ignore[method-assign]  # as FastAPI documents it
+    app.state.identities = identities
+    app.state.feed = Feed(archive)
+    app.openapi = cache(lambda: describe(app))  # type: ignore[method-assign]  # as FastAPI documents it
     guarded = [Security(BEARER)]
     for module in GUARDED:
         app.include_router(module.router, dependencies=guarded, responses=ERRORS)
@@ -59,6 +78,10 @@ def create_app(
         issuer.answer_refusals(app)
     answer_problems(app)
     answer_outcomes(app)
+    # The last one added is the first that a request meets.
+    app.add_middleware(Conditional)
+    app.add_middleware(Idempotent, pool=archive.pool)
+    app.add_middleware(LimitRate, rate_per_s=rate_per_s)
     app.add_middleware(RequireToken, verifier=verifier)
     app.add_middleware(Boundary)
     app.add_middleware(SpeakOutcomes)

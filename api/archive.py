@@ -21,6 +21,7 @@ from api.cursor import BEFORE_ALL, BEHIND_ALL, Place
 from api.documents import AuditEntry, Health, HubLedger, NoticeDocument, Objection, ResidentDocument
 from api.records import Device, Home, Hub, Link, Resident
 from api.registry import QUERIES as REGISTRY
+from api.series import SeriesDocument, SeriesSelection, parameters, series_document, statement
 from gateway import __version__
 from gateway.errors import DataError
 from gateway.platform.postgres import (
@@ -49,10 +50,12 @@ _SQL = Path(__file__).parent / "sql"
 _ACCESS = load_queries(_SQL / "access.sql")
 _STATE = load_queries(_SQL / "state.sql")
 _MEASUREMENTS = load_queries(_SQL / "measurements.sql")
-_COLUMNS = sql.SQL(", ").join(sql.Identifier(quantity.name) for quantity in QUANTITIES)
+COLUMNS = sql.SQL(", ").join(sql.Identifier(quantity.name) for quantity in QUANTITIES)
+"""Those of all quantities, in their order."""
 _FIRST_COLUMN = 13
 """The quantities' columns come behind so many others."""
-_COLUMN_OF = {quantity.name: _FIRST_COLUMN + i for i, quantity in enumerate(QUANTITIES)}
+COLUMN_OF = {quantity.name: _FIRST_COLUMN + i for i, quantity in enumerate(QUANTITIES)}
+"""Where a quantity stands in a row."""
 
 _Row = TypeVar("_Row")
 
@@ -106,10 +109,10 @@ class StoredMeasurement:
 
 
 PAGE = {
-    order: _MEASUREMENTS["page"].format(quantities=_COLUMNS, direction=sql.SQL(direction))
+    order: _MEASUREMENTS["page"].format(quantities=COLUMNS, direction=sql.SQL(direction))
     for order, direction in ((Order.DESC, "descending"), (Order.ASC, "ascending"))
 }
-LATEST = _MEASUREMENTS["latest"].format(quantities=_COLUMNS)
+LATEST = _MEASUREMENTS["latest"].format(quantities=COLUMNS)
 _START = {Order.DESC: BEHIND_ALL, Order.ASC: BEFORE_ALL}
 
 
@@ -153,12 +156,7 @@ class Archive:
     """The archive over a pool of connections."""
 
     def __init__(self, pool: AsyncConnectionPool[AsyncConnection[TupleRow]]) -> None:
-        self._pool = pool
-
-    @property
-    def pool(self) -> AsyncConnectionPool[AsyncConnection[TupleRow]]:
-        """The connections, for the issuer's own transactions."""
-        return self._pool
+        self.pool = pool
 
     @asynccontextmanager
     async def reading(
@@ -168,12 +166,13 @@ class Archive:
         action: str,
         needs: Needs = Needs.VALUES,
         resident: UUID | None = None,
+        residents: Sequence[UUID] = (),
         reason: str | None = None,
     ) -> AsyncIterator[AsyncConnection[TupleRow]]:
         """Open a transaction that reads for a principal, audited; it commits when the block ends.
 
-        `action` (noun.verb) and `needs` say what is read; without a `resident`, of all whom the
-        principal may see (values then are of the care team, each audited). Answer only after the
+        `action` (noun.verb) and `needs` say what is read; of `resident`, or of several `residents`, all
+        of whom the principal must be allowed to see; without either, of all whom the principal may see (values then are of the care team, each audited). Answer only after the
         block: before it ends, the audit is not committed.
 
         Raises:
@@ -182,17 +181,18 @@ class Archive:
             SignedOutError: the account is disabled or the session revoked.
         """
         require(principal, needs, resident)
+        one = None if resident is None else [resident]
         parameters = {
             "reader": principal.user,
             "session": principal.session,
             "action": action,
             "needs": needs.value,
-            "whom": None if resident is None else [resident],
+            "whom": list(residents) if resident is None and residents else one,
             "reason": reason,
             "origin": principal.origin,
         }
         with translated():
-            async with self._pool.connection() as connection:
+            async with self.pool.connection() as connection:
                 async with connection.transaction():
                     cursor = await connection.execute(_ACCESS["begin"], parameters, prepare=True)
                     refusal = _refusal(await cursor.fetchall())
@@ -201,15 +201,67 @@ class Archive:
                 if refusal is not None:
                     raise refusal
 
+    async def writing(
+        self, principal: Principal, needs: Needs, query: sql.SQL, **given: object
+    ) -> bool:
+        """Run one write for a principal: a function of schema `access` that decides and audits.
+
+        Returns whether there was anything to write to.
+
+        Raises:
+            UnknownResidentError: there is no such resident.
+            ForbiddenError: the principal may not; this is audited too.
+            SignedOutError: the account is disabled or the session revoked.
+            DataError: it contradicts what is there.
+        """
+        require(principal, needs)
+        asked = given | {
+            "reader": principal.user,
+            "session": principal.session,
+            "origin": principal.origin,
+        }
+        with translated():
+            async with self.pool.connection() as connection, connection.transaction():
+                cursor = await connection.execute(query, asked)
+                ((admitted, why, done),) = await cursor.fetchall()
+        refusal = _refusal([(None, admitted, why)])
+        if refusal is not None:
+            raise refusal
+        return bool(done)
+
+    async def series(
+        self, principal: Principal, resident: UUID, selection: SeriesSelection
+    ) -> SeriesDocument:
+        """Return a resident's measurements in buckets; `reading` names the errors."""
+        asked = parameters(resident, FLAG_ARTEFACT, selection)
+        async with self.reading(
+            principal, action="measurement.series", resident=resident
+        ) as connection:
+            cursor = await connection.execute(statement(selection.signs), asked)
+            rows = await cursor.fetchall()
+        return series_document(selection, rows)
+
     async def measurements(
         self, principal: Principal, resident: UUID, selection: Selection
     ) -> list[StoredMeasurement]:
         """Return a page of a resident's measurements; `reading` names the errors."""
-        parameters = page_parameters(resident, selection)
+        return [
+            stored_measurement(row)
+            for row in await self.measurement_rows(principal, resident, selection)
+        ]
+
+    async def measurement_rows(
+        self, principal: Principal, resident: UUID, selection: Selection
+    ) -> list[TupleRow]:
+        """Return a page as rows, for `api.json_pages`; `reading` names the errors."""
+        asked = page_parameters(resident, selection)
         async with self.reading(
             principal, action="measurement.read", resident=resident
         ) as connection:
-            return await _measurements(connection, PAGE[selection.order], parameters)
+            cursor = await connection.execute(
+                PAGE[selection.order], asked, prepare=True, binary=True
+            )
+            return await cursor.fetchall()
 
     async def latest(self, principal: Principal, resident: UUID) -> list[StoredMeasurement]:
         """Return, for each sign, the latest measurement and the latest that is no artefact.
@@ -415,14 +467,14 @@ class Archive:
             "origin": principal.origin,
         }
         with translated():
-            async with self._pool.connection() as connection, connection.transaction():
+            async with self.pool.connection() as connection, connection.transaction():
                 cursor = await connection.execute(_ACCESS[query], {**parameters, **who})
                 return await cursor.fetchall()
 
     async def rows(self, query: sql.SQL, parameters: Mapping[str, object]) -> list[TupleRow]:
         """Return the rows of a statement that reads what is nobody's."""
         with translated():
-            async with self._pool.connection() as connection:
+            async with self.pool.connection() as connection:
                 cursor = await connection.execute(query, parameters)
                 return await cursor.fetchall()
 
@@ -430,13 +482,13 @@ class Archive:
     async def connection(self) -> AsyncIterator[AsyncConnection[TupleRow]]:
         """Lend a connection that reads what is nobody's."""
         with translated():
-            async with self._pool.connection() as connection:
+            async with self.pool.connection() as connection:
                 yield connection
 
     async def write(self, query: sql.SQL, parameters: Mapping[str, object]) -> list[TupleRow]:
         """Run one statement on the API's own records; return its rows."""
         with translated():
-            async with self._pool.connection() as connection, connection.transaction():
+            async with self.pool.connection() as connection, connection.transaction():
                 cursor = await connection.execute(query, parameters)
                 return await cursor.fetchall() if cursor.description else []
 
@@ -461,7 +513,7 @@ async def _measurements(
     connection: AsyncConnection[TupleRow], query: sql.Composed, parameters: Mapping[str, object]
 ) -> list[StoredMeasurement]:
     cursor = await connection.execute(query, parameters, prepare=True)
-    return [_stored(row) for row in await cursor.fetchall()]
+    return [stored_measurement(row) for row in await cursor.fetchall()]
 
 
 async def _records(
@@ -472,7 +524,8 @@ async def _records(
         return await cursor.fetchall()
 
 
-def _stored(row: TupleRow) -> StoredMeasurement:
+def stored_measurement(row: TupleRow) -> StoredMeasurement:
+    """Return the measurement of a row: the fixed columns, those of the quantities, the device."""
     (measured_at, device_id, user_slot, sign, identity_us, stored_at, received_after_s,
      utc_offset, time_quality, unit_set, digits, status, flags) = row[:_FIRST_COLUMN]  # fmt: skip
     return StoredMeasurement(
@@ -491,6 +544,6 @@ def _stored(row: TupleRow) -> StoredMeasurement:
         digits=digits,
         status=status,
         flags=flags,
-        values=tuple(row[_COLUMN_OF[q.name]] for q in BY_CODE[sign].quantities),
+        values=tuple(row[COLUMN_OF[q.name]] for q in BY_CODE[sign].quantities),
         device=row[-1],
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Any, ClassVar, Generic, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
 from uuid import UUID
 
 import orjson
@@ -25,6 +25,8 @@ ExactNumber = Annotated[
 """A JSON number whose digits are chosen by us: 36.60 is not 36.6."""
 Instant = Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"})]
 """RFC 3339 with milliseconds."""
+
+Attribution = Literal["linked", "inferred", "confirmed"]
 
 _Item = TypeVar("_Item")
 
@@ -103,6 +105,11 @@ class MeasurementDocument:
     """What the device said of the measurement; the sign's description lists the names."""
     artefact: bool
     """A status says that the measurement was disturbed: it is left out of averages."""
+    unusual: bool
+    """Far from what is usual for the resident; it counts all the same."""
+    attribution: Attribution
+    """How the resident was found: by the link of the device's slot, by the history of a household
+    that shares it, or by a person's word."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

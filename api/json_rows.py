@@ -14,6 +14,7 @@ from api.archive import StoredMeasurement
 from api.cursor import encode_place
 from api.documents import (
     AbsentValue,
+    Attribution,
     ConvertedValue,
     LatestOfSign,
     MeasurementDocument,
@@ -22,7 +23,15 @@ from api.documents import (
 from api.json_numbers import converted_number, number_as_sent, original_value
 from gateway.measurement import TimeQuality
 from gateway.quantity import Absent, Quantity, Unit
-from gateway.stored import ABSENCE_BITS, ABSENCES_AT, EXPONENT_BITS, FLAG_ARTEFACT
+from gateway.stored import (
+    ABSENCE_BITS,
+    ABSENCES_AT,
+    EXPONENT_BITS,
+    FLAG_ARTEFACT,
+    FLAG_CLAIMED,
+    FLAG_INFERRED,
+    FLAG_UNUSUAL,
+)
 from gateway.vital_sign import NO_USER_SLOT, VitalSign
 from gateway.vitals import BY_CODE
 from gateway.wire import OFFSET_STEP_MIN
@@ -50,6 +59,8 @@ def measurement_document(stored: StoredMeasurement) -> MeasurementDocument:
         },
         statuses=_statuses(sign, stored.status),
         artefact=bool(stored.flags & FLAG_ARTEFACT),
+        unusual=bool(stored.flags & FLAG_UNUSUAL),
+        attribution=_attribution(stored.flags),
     )
 
 
@@ -84,6 +95,12 @@ def _value(
         unit=quantity.unit.ucum,
         original=PresentValue(value=orjson.Fragment(original), unit=unit.ucum),
     )
+
+
+def _attribution(flags: int) -> Attribution:
+    if flags & FLAG_CLAIMED:
+        return "confirmed"
+    return "inferred" if flags & FLAG_INFERRED else "linked"
 
 
 def _statuses(sign: VitalSign, status: int) -> list[str]:

@@ -35,8 +35,12 @@ BEARER = HTTPBearer(auto_error=False, description="`Authorization: Bearer TOKEN`
 """For the description only; api.auth refuses who bears no token."""
 
 ERRORS: dict[int | str, dict[str, Any]] = {
+    HTTPStatus.BAD_REQUEST: {"description": "无法读取请求 / the request cannot be read"},
     HTTPStatus.UNAUTHORIZED: {"description": "没有有效令牌 / no valid token"},
     HTTPStatus.FORBIDDEN: {"description": "无权访问 / the one who asks may not have this"},
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: {"description": "请求过大 / the body is too large"},
+    HTTPStatus.REQUEST_URI_TOO_LONG: {"description": "地址过长 / the address is too long"},
+    HTTPStatus.TOO_MANY_REQUESTS: {"description": "请求过于频繁 / too many requests"},
     HTTPStatus.SERVICE_UNAVAILABLE: {"description": "数据库无响应 / the database does not answer"},
 }
 UNKNOWN_RESIDENT: dict[int | str, dict[str, Any]] = {

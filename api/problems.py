@@ -16,9 +16,12 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from pydantic import ConfigDict
 from starlette.exceptions import HTTPException
+from starlette.routing import compile_path
 
 from api.access import ForbiddenError, SignedOutError
 from api.archive import UnknownResidentError
+from api.people import ChangedMeanwhileError
+from api.profile import ProfileError
 from gateway.errors import UnavailableError
 from gateway.platform.logs import get_logger
 
@@ -34,6 +37,8 @@ _DETAILS = {
     HTTPStatus.LENGTH_REQUIRED: "需要 Content-Length / the request's length is needed",
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "请求过大 / the request is too large",
     HTTPStatus.REQUEST_URI_TOO_LONG: "地址过长 / the address is too long",
+    HTTPStatus.PRECONDITION_FAILED: "已被他人更改, 请重新读取 / it was changed meanwhile; read it again",
+    HTTPStatus.TOO_MANY_REQUESTS: "请求过于频繁 / too many requests; wait as Retry-After says",
     HTTPStatus.UNPROCESSABLE_ENTITY: "参数有误 / a parameter is wrong",
     HTTPStatus.INTERNAL_SERVER_ERROR: "服务内部错误, 已记录 / an error of the service; it is logged",
     HTTPStatus.SERVICE_UNAVAILABLE: "暂时无法提供服务 / the archive does not answer now",
@@ -112,13 +117,28 @@ def answer_problems(app: FastAPI) -> None:
     app.exception_handler(UnknownResidentError)(_unknown_resident)
     app.exception_handler(ForbiddenError)(_forbidden)
     app.exception_handler(SignedOutError)(_signed_out)
+    app.exception_handler(ProfileError)(_wrong_profile)
+    app.exception_handler(ChangedMeanwhileError)(_changed_meanwhile)
     app.exception_handler(UnavailableError)(_unavailable)
 
 
-async def _http(_request: Request, error: HTTPException) -> Response:
+async def _http(request: Request, error: HTTPException) -> Response:
     response = problem(HTTPStatus(error.status_code))
     response.headers.update(error.headers or {})
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        response.headers["Allow"] = ", ".join(sorted(_methods(request)))
     return response
+
+
+def _methods(request: Request) -> set[str]:
+    """Return all methods of an address: the router names those of its first match only."""
+    found: set[str] = set()
+    for path, operations in request.app.openapi()["paths"].items():
+        # A word of ours is not taken for an id.
+        template = path.replace("{resident}", "{resident:uuid}")
+        if compile_path(template)[0].fullmatch(request.scope["path"]):
+            found |= {method.upper() for method in operations}
+    return found
 
 
 async def _wrong_parameters(_request: Request, error: RequestValidationError) -> Response:
@@ -143,6 +163,15 @@ async def _forbidden(_request: Request, error: ForbiddenError) -> Response:
 
 async def _signed_out(_request: Request, _error: SignedOutError) -> Response:
     return problem(HTTPStatus.UNAUTHORIZED)
+
+
+async def _wrong_profile(_request: Request, error: ProfileError) -> Response:
+    fault = Fault(parameter=error.column, detail=error.why)
+    return problem(HTTPStatus.UNPROCESSABLE_ENTITY, errors=[fault])
+
+
+async def _changed_meanwhile(_request: Request, _error: ChangedMeanwhileError) -> Response:
+    return problem(HTTPStatus.PRECONDITION_FAILED)
 
 
 async def _unavailable(_request: Request, error: UnavailableError) -> Response:

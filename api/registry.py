@@ -13,7 +13,17 @@ from pathlib import Path
 from typing import Any, TypeVar
 from uuid import UUID
 
-from api.records import Device, Home, Hub, Link, NewDevice, NewHub, Registration, Resident
+from api.records import (
+    Device,
+    Home,
+    Hub,
+    Link,
+    NewDevice,
+    NewHub,
+    Registration,
+    Resident,
+    SharedLink,
+)
 from gateway.errors import DataError, UsageError
 from gateway.measurement import device_address, device_id
 from gateway.platform.postgres import Connection, class_row, load_queries, translated
@@ -43,6 +53,8 @@ def register(connection: Connection, new: Registration) -> None:
             _add_devices(connection, new.devices)
         if new.links:
             _add_links(connection, new.links)
+        if new.shared_links:
+            _add_shared_links(connection, new.shared_links)
 
 
 def end_link(connection: Connection, device: str, user_slot: int, at: datetime) -> Link:
@@ -80,6 +92,24 @@ def end_link(connection: Connection, device: str, user_slot: int, at: datetime) 
         starts_at=starts_at,
         ends_at=ends_at,
     )
+
+
+def end_shared_link(
+    connection: Connection, device: str, user_slot: int, resident: UUID, at: datetime
+) -> list[SharedLink]:
+    """End a resident's share in a slot at a moment; return who shares the device, past ones too.
+
+    Raises:
+        UsageError: the device or the resident is not entered.
+    """
+    address = canonical_address(device)
+    with translated(), connection.transaction():
+        connection.execute(QUERIES["lock_links"])
+        _require_devices(connection, [address])
+        _require_residents(connection, [resident])
+        place = {"device": address, "user_slot": user_slot, "resident": resident, "at": at}
+        connection.execute(QUERIES["end_shared_link"], place)
+    return list_shared_links(connection, device=address)
 
 
 def move_device(connection: Connection, device: str, home: UUID, now: datetime) -> None:
@@ -149,6 +179,20 @@ def list_links(
     return _list(connection, Link, "list_links", device=address, resident=resident, limit=limit)
 
 
+def list_shared_links(
+    connection: Connection,
+    *,
+    device: str | None = None,
+    resident: UUID | None = None,
+    limit: int | None = None,
+) -> list[SharedLink]:
+    """Return who shares which slot, past ones too, of one device or one resident where given."""
+    address = None if device is None else canonical_address(device)
+    return _list(
+        connection, SharedLink, "list_shared_links", device=address, resident=resident, limit=limit
+    )
+
+
 def canonical_address(text: str) -> str:
     """Return a Bluetooth address as the store has it: capital pairs between colons.
 
@@ -213,12 +257,7 @@ def _add_devices(connection: Connection, devices: Sequence[NewDevice]) -> None:
 def _add_links(connection: Connection, links: Sequence[Link]) -> None:
     columns = _link_columns(links)
     _require_devices(connection, columns["devices"])
-    unknown = connection.execute(QUERIES["unknown_resident"], columns).fetchone()
-    if unknown:
-        raise UsageError(
-            f"居民未登记 / resident {unknown[0]} is not entered: 请先登记 / enter it first: "
-            "`hearth admin resident add`"
-        )
+    _require_residents(connection, columns["residents"])
     connection.execute(QUERIES["lock_links"])
     in_the_way = _list(connection, Link, "link_in_the_way", **columns)
     if in_the_way:
@@ -233,7 +272,23 @@ def _add_links(connection: Connection, links: Sequence[Link]) -> None:
         ) from error
 
 
-def _link_columns(links: Sequence[Link]) -> dict[str, list[Any]]:
+def _add_shared_links(connection: Connection, links: Sequence[SharedLink]) -> None:
+    columns = _link_columns(links) | {"usual": [link.usual for link in links]}
+    _require_devices(connection, columns["devices"])
+    _require_residents(connection, columns["residents"])
+    connection.execute(QUERIES["lock_links"])
+    connection.execute(QUERIES["restate_shared_links"], columns)
+    try:
+        with translated():
+            connection.execute(QUERIES["add_shared_links"], columns)
+    except DataError as error:
+        raise UsageError(
+            "共用关系互相重叠 / a resident would share a slot twice at a time: 请查看 / see "
+            "`hearth admin link shared`, 请先结束 / end that first: `hearth admin link unshare`"
+        ) from error
+
+
+def _link_columns(links: Sequence[Link] | Sequence[SharedLink]) -> dict[str, list[Any]]:
     for link in links:
         if not 0 <= link.user_slot <= NO_USER_SLOT:
             raise UsageError(
@@ -270,6 +325,16 @@ def _require_homes(connection: Connection, homes: Sequence[UUID]) -> None:
         raise UsageError(
             f"家庭未登记 / home {unknown[0]} is not entered: 请先登记 / enter it first: "
             "`hearth admin home add`"
+        )
+
+
+def _require_residents(connection: Connection, residents: Sequence[UUID]) -> None:
+    given = {"residents": list(residents)}
+    unknown = connection.execute(QUERIES["unknown_resident"], given).fetchone()
+    if unknown:
+        raise UsageError(
+            f"居民未登记 / resident {unknown[0]} is not entered: 请先登记 / enter it first: "
+            "`hearth admin resident add`"
         )
 
 

@@ -27,11 +27,15 @@ from api.auth_foreign import ForeignTokens
 from api.enrolment import Office
 from api.fhir.export import Exports
 from api.fhir.subscriptions import Subscriptions
+from api.idempotency import forget_old_answers
 from api.issuer.issuer import Issuer
 from api.issuer.keys import SigningKey, load_signing_key
 from api.issuer.passwords import Vault
 from api.issuer.store import IssuerStore
 from api.issuer.tokens import AUDIENCE, Signer
+from api.limits import RATE_PER_S
+from api.live import FOLLOWERS_MAX, Feed
+from api.vault import IdentityVault, open_vault
 from gateway.errors import UnavailableError, UsageError
 from gateway.platform.audit import ANCHOR_S, Notary
 from gateway.platform.logs import get_logger
@@ -45,7 +49,9 @@ HEAD_S_MAX = 10.0
 """A connection on which a request's head takes longer is closed, one without a request too."""
 IDLE_S_MAX = 30
 """A connection without a further request is closed after this."""
-CLIENTS_MAX = 512
+FORGET_S = 3600
+"""How often answers that nobody asks for again are removed."""
+CLIENTS_MAX = FOLLOWERS_MAX + 512
 """More connections than this are answered 503 and closed."""
 BACKLOG_MAX = 128
 """Connections that wait to be accepted; further ones are the kernel's to refuse."""
@@ -77,6 +83,9 @@ class ApiConfig:
     """None: hubs are not enrolled here."""
     exports: Path | None = None
     """The folder for bulk exports; None: there are none."""
+    identities: IdentityVault | None = None
+    """Opens the residents' names and numbers; None: they stay sealed here."""
+    rate_per_s: float = RATE_PER_S
 
 
 def config_of(
@@ -100,6 +109,8 @@ def config_of(
         notary=Notary(settings.home),
         office=office,
         exports=settings.home / "exports",
+        identities=open_vault(settings.home),
+        rate_per_s=settings.api_rate_per_s,
     )
 
 
@@ -132,6 +143,7 @@ async def serving(config: ApiConfig) -> AsyncIterator[int]:
             app = _application(config, archive, client, listener)
             if config.exports is not None:
                 app.state.exports = Exports(archive, config.exports)
+            feed: Feed = app.state.feed
             server = _Server(
                 uvicorn.Config(
                     app,
@@ -151,8 +163,10 @@ async def serving(config: ApiConfig) -> AsyncIterator[int]:
             async with asyncio.TaskGroup() as group:
                 group.create_task(server.serve(sockets=[listener]))
                 base = f"{config.url or url_of(*listener.getsockname()[:2])}/fhir"
+                group.create_task(feed.run())
                 work = [
                     group.create_task(_anchor_forever(config)),
+                    group.create_task(_forget_answers(archive)),
                     group.create_task(Subscriptions(archive).run_forever(base)),
                 ]
                 if config.exports is not None:
@@ -160,6 +174,7 @@ async def serving(config: ApiConfig) -> AsyncIterator[int]:
                 try:
                     yield listener.getsockname()[1]
                 finally:
+                    feed.end()
                     server.should_exit = True
                     for task in work:
                         task.cancel()
@@ -187,17 +202,39 @@ def _application(
         foreign = ForeignTokens(
             client, archive.account_of, issuer=config.issuer, audience=config.audience
         )
-        return create_app(archive, foreign, office=config.office)
+        return create_app(
+            archive,
+            foreign,
+            office=config.office,
+            identities=config.identities,
+            rate_per_s=config.rate_per_s,
+        )
     url = config.url or url_of(*listener.getsockname()[:2])
     signer = Signer(key=config.key, issuer=url, audience=config.audience)
     issuer = Issuer(IssuerStore(archive.pool), signer, config.vault)
     own = OwnTokens(key=config.key, issuer=url, audience=config.audience)
-    return create_app(archive, own, issuer, config.office)
+    return create_app(
+        archive,
+        own,
+        issuer,
+        config.office,
+        identities=config.identities,
+        rate_per_s=config.rate_per_s,
+    )
 
 
 def url_of(host: str, port: int) -> str:
     """Return the address of a host and port."""
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+async def _forget_answers(archive: Archive) -> None:
+    while True:
+        await asyncio.sleep(FORGET_S)
+        try:
+            await forget_old_answers(archive.pool)
+        except UnavailableError as error:
+            _log.warning("old_answers_stay", why=str(error))
 
 
 class _Server(uvicorn.Server):

@@ -31,8 +31,9 @@ from gateway.platform.postgres import connect
 from gateway.vital_sign import NO_USER_SLOT, Reading
 from gateway.vitals import SIGNS
 from ingest.batches import RECORD_DTYPE, Message, hub_homes, read_messages, reference_ms
+from ingest.layers import layered, sorted_rows
 from ingest.ledger import read_ledger
-from ingest.registry import Registry, load_registry
+from ingest.registry import SLOT_BITS, Registry, load_registry
 from ingest.rows import quarantine_columns
 from ingest.store import Prepared, Store, prepare
 from ingest.table import stream_of
@@ -150,18 +151,28 @@ def a_registry() -> Registry:
     """Return the registry that `fuzz_store` enters into its store, without a store."""
     homes = np.arange(1, HUBS + 1, dtype=np.int32)
     devices = np.arange(1, DEVICES + 1, dtype=np.int32)
+    none_shared = np.empty(0, np.int64)
     return Registry(
-        hub_names=homes.astype(np.uint64),
-        hub_ids=homes,
-        hub_homes=homes,
-        device_addresses=devices.astype(np.uint64),
-        device_ids=devices,
-        device_homes=(devices - 1) // (DEVICES // HUBS) + 1,
+        hubs=layered(sorted_rows(homes.astype(np.int64), (homes, homes, np.zeros(HUBS, np.int32)))),
+        devices=layered(
+            sorted_rows(devices.astype(np.int64), (devices, (devices - 1) // (DEVICES // HUBS) + 1))
+        ),
+        links=layered(
+            sorted_rows(
+                devices.astype(np.int64) << SLOT_BITS | NO_USER_SLOT,
+                (np.full(DEVICES, -(1 << 62)), np.full(DEVICES, 1 << 62), devices),
+            ),
+            SLOT_BITS,
+        ),
+        shared_links=layered(
+            sorted_rows(
+                none_shared,
+                (none_shared, none_shared, none_shared.astype(np.int32), np.empty(0, np.float64)),
+            ),
+            SLOT_BITS,
+        ),
         shared_homes=np.empty(0, np.int32),
-        link_keys=devices.astype(np.int64) << 8 | NO_USER_SLOT,
-        link_starts=np.full(DEVICES, -(1 << 62), np.int64),
-        link_ends=np.full(DEVICES, 1 << 62, np.int64),
-        link_residents=devices,
+        snapshot="",
     )
 
 

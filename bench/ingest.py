@@ -108,7 +108,7 @@ class _Path:
         self._waiting: asyncio.Queue[list[Message]] = asyncio.Queue()
         self._unanswered = 0
         self._answered = asyncio.Event()
-        self._pipeline = Pipeline(dsn, self._waiting.get, lambda: registry, self._answer)
+        self._pipeline = Pipeline(dsn, self._waiting.get, _Still(registry), self._answer)
 
     def start(self, group: asyncio.TaskGroup) -> list[asyncio.Task[None]]:
         return [
@@ -129,6 +129,19 @@ class _Path:
         self._unanswered -= 1
         if not self._unanswered:
             self._answered.set()
+
+
+@dataclass(frozen=True, slots=True)
+class _Still:
+    """A registry that does not change."""
+
+    registry: Registry
+
+    def current(self) -> Registry:
+        return self.registry
+
+    async def newer_than(self, registry: Registry) -> None:
+        raise AssertionError(f"the registry changed behind {registry.snapshot}")
 
 
 async def _raw_copy(

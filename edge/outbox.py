@@ -19,6 +19,7 @@ from gateway import wire
 from gateway.errors import DecodeError
 from gateway.gatt.times import ms_since_epoch
 from gateway.measurement import Measurement
+from gateway.resend import ResendRequest
 
 CAPACITY_DEFAULT = 100_000
 """Measurements kept without a receipt: at 74 readings a day of a home, three and a half years."""
@@ -257,7 +258,7 @@ class Outbox:
         )
         return known
 
-    def resend(self, request: wire.ResendRequest) -> int | None:
+    def resend(self, request: ResendRequest) -> int | None:
         """Put the batches receipted since a time back into the queue; return how many.
 
         None: this request was met before. The bytes are the same, so ingest takes what it still has

@@ -38,6 +38,7 @@ from gateway.measurement import Measurement
 from gateway.platform.backoff import Backoff
 from gateway.platform.file_lock import FileLock
 from gateway.platform.logs import get_logger
+from gateway.resend import ResendRequest
 
 BUFFER_ITEMS_MAX = 10_000
 """Items taken from devices that wait for the disk. At the bound `append` refuses, which is a loss
@@ -150,7 +151,7 @@ class Storage:
             lambda: self._outbox.next_batches(after=after, in_flight=in_flight, limit=limit)
         )
 
-    async def resend(self, request: wire.ResendRequest) -> int | None:
+    async def resend(self, request: ResendRequest) -> int | None:
         """Put receipted batches back into the queue; return how many, None: it was done before.
 
         Raises:

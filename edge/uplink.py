@@ -23,6 +23,7 @@ from gateway.platform import mqtt
 from gateway.platform.backoff import Backoff
 from gateway.platform.broker_address import BrokerAddress
 from gateway.platform.logs import get_logger
+from gateway.resend import decode_resend
 
 SESSION_EXPIRY_S = 24 * 3600
 """How long the broker keeps receipts for a hub that is away. Beyond, the batches are sent again."""
@@ -197,7 +198,7 @@ class Uplink:
     async def _take_request(self, payload: bytes) -> None:
         """Send again what was asked for; a request that was met is retained, and harmless."""
         try:
-            resent = await self._storage.resend(wire.decode_resend(payload))
+            resent = await self._storage.resend(decode_resend(payload))
         except DecodeError as error:
             self._counts.messages_ignored += 1
             self._log.warning("no_request", why=str(error))

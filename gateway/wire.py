@@ -10,7 +10,6 @@ A batch of kind UNDECODED carries payloads that no decoder could read instead of
 
 from __future__ import annotations
 
-import json
 import re
 import struct
 import zlib
@@ -18,7 +17,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import IntEnum
-from uuid import UUID
 
 from gateway.errors import DecodeError, EncodeError, Fault
 from gateway.gatt.numbers import decimal_from, mantissa_and_exponent
@@ -42,10 +40,6 @@ BATCH_RECORDS_MAX = 1024
 """A batch that claims more is refused whole: 64 kB bounds what one message makes ingest hold."""
 RECEIPTS_MAX = 1024
 """Ingest sends further receipts in a further message."""
-
-REQUEST_BYTES_MAX = 1024
-"""A longer message of the config topic is no request."""
-_RESEND = "resend"
 
 COUNTER_END = 1 << 63
 """Epochs and sequences lie below this and above 0, so that SQLite and PostgreSQL can hold them."""
@@ -165,17 +159,6 @@ class Receipt:
     stored: int
     duplicate: int
     quarantined: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ResendRequest:
-    """Asks a hub, on its config topic, for the batches that it had receipts for since a time.
-
-    `id` tells one request from another: the message is retained and comes again and again.
-    """
-
-    id: UUID
-    since: datetime
 
 
 def hub_name(hub: int) -> str:
@@ -500,28 +483,3 @@ def _device_time(device_ms: int, time_flags: int, offset: int) -> DeviceTime | N
         resolution_ms=RESOLUTIONS_MS[time_flags >> RESOLUTION_SHIFT & 0b11],
         utc_offset_min=offset * OFFSET_STEP_MIN if of_device else None,
     )
-
-
-def encode_resend(request: ResendRequest) -> bytes:
-    """Return the message of a request."""
-    document = {"request": _RESEND, "id": str(request.id), "since": request.since.isoformat()}
-    return json.dumps(document).encode()
-
-
-def decode_resend(payload: bytes) -> ResendRequest:
-    """Return the request in a message of the config topic.
-
-    Raises:
-        DecodeError: it is no such request.
-    """
-    try:
-        document = json.loads(payload[:REQUEST_BYTES_MAX])
-        name = document["request"]
-        request = ResendRequest(
-            id=UUID(document["id"]), since=datetime.fromisoformat(document["since"])
-        )
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise DecodeError(Fault.INVALID, "request", 0, str(error)) from error
-    if name != _RESEND or request.since.tzinfo is None:
-        raise DecodeError(Fault.UNSUPPORTED, "request", 0, "is none to send again since a time")
-    return request

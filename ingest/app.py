@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from gateway import wire
 from gateway.errors import UnavailableError
@@ -12,26 +14,30 @@ from gateway.platform.backoff import Backoff
 from gateway.platform.broker_address import BrokerAddress
 from gateway.platform.health import serve_health
 from gateway.platform.logs import get_logger
-from gateway.platform.postgres import connect, translated
+from gateway.platform.postgres import connect
 from gateway.platform.service import run_until_signalled
 from ingest import metrics
+from ingest.attribution.settle import settle_due
+from ingest.baselines.evaluate import evaluate_due
 from ingest.batches import Flush
 from ingest.fairness import REJECTED_BYTES, Fairness
+from ingest.following import Follower
 from ingest.leases import PERIOD_S, Leases
 from ingest.pipeline import FlushRule, Gatherer, Pipeline, receipts_by_hub, wall_clock_ms
 from ingest.quarantine import ActedBy, Filter, replay
-from ingest.registry import Registry, load_registry, moved_devices
+from ingest.registry import Changes, Ids, addresses_of
 from ingest.store import Outcome
 from ingest.subscriber import Intake, Lane, LaneTakenError
 from ingest.verdicts import Verdict
 
 HELD_BYTES_MAX = 256 * 1024 * 1024
 """Above this the lanes stop reading; the broker, and behind it the hubs, keep the rest."""
-REGISTRY_AGE_S_MAX = 60.0
-"""The registry is read again at least this often, should a notification have been lost."""
+SETTLE_PERIOD_S = 1.0
+"""How often a worker looks for shared slots that are due."""
 BACKOFF = Backoff(first_s=0.2, longest_s=5.0)
 BY_INGEST = ActedBy(actor="service:ingest", why="the registry has changed")
 WAITING_FOR_A_LINK = Filter(reasons=(Verdict.UNLINKED, Verdict.DEVICE_UNKNOWN), linked=True)
+_NOTHING = np.empty(0, np.int32)
 
 _log = get_logger(__name__)
 
@@ -62,9 +68,10 @@ class Worker:
 
     def __init__(self, config: IngestConfig) -> None:
         self._config = config
-        self._registry: Registry | None = None
-        self._have_registry = asyncio.Event()
-        self._registry_changed = asyncio.Event()
+        self._registry = Follower(config.dsn, self._take_changes)
+        self._linked: Ids | None = None
+        """Devices with new links, whose waiting readings are not replayed yet; None: any."""
+        self._has_linked = asyncio.Event()
         self._gatherer = Gatherer(config.rule)
         self._fairness = Fairness()
         self._intake = Intake(
@@ -75,7 +82,7 @@ class Worker:
         self._pipeline = Pipeline(
             config.dsn,
             self._gatherer.next,
-            self._current_registry,
+            self._registry,
             self._answer,
             now_ms=config.now_ms,
         )
@@ -86,23 +93,20 @@ class Worker:
 
     def start(self, group: asyncio.TaskGroup) -> None:
         """Start the worker's tasks."""
-        group.create_task(self._follow_registry())
+        group.create_task(self._registry.follow_forever())
         group.create_task(self._pipeline.prepare_forever())
         group.create_task(self._pipeline.commit_forever())
         group.create_task(self._hold_lanes(group))
         group.create_task(self._replay_linked())
+        group.create_task(self._settle_due())
 
     def not_ready(self) -> str | None:
         """Return why the worker cannot take messages now, None when it can."""
-        if self._registry is None:
+        if not self._registry.ready.is_set():
             return "the registry is not loaded"
         if not any(lane.connected for lane in self._lanes.values()):
             return "no lane is connected"
         return None
-
-    def _current_registry(self) -> Registry:
-        assert self._registry is not None  # noqa: S101 - lanes start after it is loaded
-        return self._registry
 
     def _answer(self, flush: Flush, outcomes: Sequence[Outcome]) -> None:
         """Send receipts, then acknowledge: the flush is committed."""
@@ -119,68 +123,68 @@ class Worker:
         for lane in self._lanes.values():
             lane.flush()
 
-    async def _follow_registry(self) -> None:
-        """Load the registry, and again whenever the store says that it changed."""
-        failures = 0
-        while True:
-            try:
-                await self._follow_registry_once()
-            except UnavailableError as error:
-                failures += 1
-                _log.warning("registry_lost", why=str(error))
-                await asyncio.sleep(BACKOFF.wait_s(failures))
-
-    async def _follow_registry_once(self) -> None:
-        connection = await connect(
-            self._config.dsn, application="hearth-ingest-registry", autocommit=True
-        )
-        async with connection:
-            with translated():
-                await connection.execute("LISTEN hearth_registry")
-                while True:
-                    self._take_registry(await load_registry(connection))
-                    async for _ in connection.notifies(timeout=REGISTRY_AGE_S_MAX, stop_after=1):
-                        pass
-
-    def _take_registry(self, registry: Registry) -> None:
-        if self._registry is not None:
-            self._pipeline.forget_devices(moved_devices(self._registry, registry))
-        self._registry = registry
-        self._have_registry.set()
-        self._registry_changed.set()
-        _log.info(
-            "registry_loaded",
-            hubs=len(registry.hub_ids),
-            devices=len(registry.device_ids),
-            links=len(registry.link_keys),
-        )
+    def _take_changes(self, changes: Changes) -> None:
+        """Forget what a change of the registry makes doubtful, and replay what waited for it."""
+        self._pipeline.forget_devices(changes.moved)
+        self._pipeline.forget_residents(changes.residents)
+        if changes.devices is None or self._linked is None:
+            self._linked = None
+        else:
+            self._linked = np.union1d(self._linked, changes.devices).astype(np.int32)
+        if self._linked is None or len(self._linked):
+            self._has_linked.set()
 
     async def _replay_linked(self) -> None:
-        """Store what waited for its device's link, whenever the registry has changed."""
+        """Store what waited for its device's link, whenever links have changed."""
         failures = 0
         while True:
-            await self._registry_changed.wait()
-            self._registry_changed.clear()
+            await self._has_linked.wait()
+            self._has_linked.clear()
+            linked, self._linked = self._linked, np.empty(0, np.int32)
             try:
-                connection = await connect(
-                    self._config.dsn, application="hearth-ingest-replay", autocommit=True
-                )
-                async with connection:
-                    replayed = await replay(
-                        connection, self._current_registry(), WAITING_FOR_A_LINK, BY_INGEST
-                    )
+                await self._replay(linked)
                 failures = 0
-                if replayed.looked_at:
-                    _log.info("linked_replayed", stored=replayed.stored, of=replayed.looked_at)
             except UnavailableError as error:
                 failures += 1
                 _log.warning("replay_put_off", why=str(error))
-                self._registry_changed.set()
+                self._take_changes(Changes(devices=linked, moved=_NOTHING, residents=_NOTHING))
+                await asyncio.sleep(BACKOFF.wait_s(failures))
+
+    async def _replay(self, linked: Ids | None) -> None:
+        async with await connect(
+            self._config.dsn, application="hearth-ingest-replay", autocommit=True
+        ) as connection:
+            which = WAITING_FOR_A_LINK
+            if linked is not None:
+                devices = tuple(await addresses_of(connection, linked))
+                which = replace(WAITING_FOR_A_LINK, devices=devices)
+            replayed = await replay(connection, self._registry.current(), which, BY_INGEST)
+        if replayed.looked_at:
+            _log.info("linked_replayed", stored=replayed.stored, of=replayed.looked_at)
+
+    async def _settle_due(self) -> None:
+        """Attribute readings of shared slots, and mark unusual ones, that are due; within seconds."""
+        await self._registry.ready.wait()
+        failures = 0
+        while True:
+            try:
+                async with await connect(
+                    self._config.dsn, application="hearth-ingest-settle", autocommit=True
+                ) as connection:
+                    while True:
+                        settled = await settle_due(connection)
+                        taken, _marked = await evaluate_due(connection)
+                        metrics.count_settled(settled)
+                        failures = 0
+                        await asyncio.sleep(0 if settled.slots or taken else SETTLE_PERIOD_S)
+            except UnavailableError as error:
+                failures += 1
+                _log.warning("settling_put_off", why=str(error))
                 await asyncio.sleep(BACKOFF.wait_s(failures))
 
     async def _hold_lanes(self, group: asyncio.TaskGroup) -> None:
         """Keep this worker's share of the lanes; without the database, none."""
-        await self._have_registry.wait()
+        await self._registry.ready.wait()
         failures = 0
         while True:
             try:

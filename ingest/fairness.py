@@ -14,8 +14,9 @@ from time import monotonic
 
 from gateway.platform.logs import get_logger
 
-BURST_BYTES = 8 << 20
-"""A full outbox (100,000 readings in batches of 500) has 6.5 MB."""
+BURST_BYTES = 24 << 20
+"""More than the longest packet that the broker lets through, and than a full outbox: 100,000 readings
+in batches of 500 have 6.5 MB."""
 RATE_BYTES_PER_S = 512 << 10
 """What a hub may go on to send for ever: eight thousand readings a second in full batches, eight
 hundred batches a second of one reading each."""

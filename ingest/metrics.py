@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from prometheus_client import Counter, Gauge, Histogram
 
+from ingest.attribution.settle import SettledSlots
 from ingest.store import Committed, Prepared
 from ingest.verdicts import Verdict
 
@@ -24,6 +25,12 @@ SHED = Counter(
 )
 LOOKED_UP = Counter(
     "hearth_ingest_looked_up", "Readings looked up because they may have come before."
+)
+JUDGED_AGAIN = Counter(
+    "hearth_ingest_judged_again", "Flushes judged again: links changed before they were committed."
+)
+ATTRIBUTED = Counter(
+    "hearth_ingest_attributed", "Readings of shared slots whose owner was found, or changed."
 )
 COMMIT_SECONDS = Histogram(
     "hearth_ingest_commit_seconds",
@@ -54,3 +61,8 @@ def count_committed(prepared: Prepared, committed: Committed) -> None:
     for rejected in prepared.flush.rejected:
         REJECTED.labels(rejected.reason.name.lower()).inc()
     LOOKED_UP.inc(committed.looked_up)
+
+
+def count_settled(settled: SettledSlots) -> None:
+    """Count what settling shared slots changed."""
+    ATTRIBUTED.inc(settled.changed)

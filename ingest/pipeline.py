@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from gateway import wire
 from gateway.errors import DataError, UnavailableError
@@ -22,15 +22,20 @@ from gateway.platform.backoff import Backoff
 from gateway.platform.logs import get_logger
 from gateway.platform.postgres import connect
 from ingest import metrics
+from ingest.baselines.evaluate import Baselines
 from ingest.batches import Flush, Message, Rejected, hub_homes, read_messages, reference_ms
+from ingest.guard import StaleRegistryError
 from ingest.registry import Ids, Registry
-from ingest.store import BatchIds, Outcome, Prepared, Store, prepare
-from ingest.verdicts import Verdict, judge, tables_of
+from ingest.store import BatchIds, Committed, Outcome, Prepared, Store, prepare, ready
+from ingest.verdicts import Judged, Verdict, judge, tables_of
 
 PREPARED_MAX = 1
 """Flushes that wait for the database beside the one it works on; then preparing waits too."""
 FLUSH_BYTES_MAX = 64 * 1024 * 1024
 """A flush is closed when its messages reach this, whatever their records."""
+HUB_BYTES_MAX = 128 * 1024
+"""One hub's share of a flush, some 2,000 readings; what is beyond waits for the next flush, which then
+begins at once. A hub that has the worker for itself loses a tenth of its rate by it at most."""
 BACKOFF = Backoff(first_s=0.1, longest_s=10.0)
 
 _log = get_logger(__name__)
@@ -50,19 +55,37 @@ class FlushRule:
     age_s: float
 
 
+class RegistrySource(Protocol):
+    """Where the pipeline finds the registry."""
+
+    def current(self) -> Registry:
+        """Return the state of now."""
+
+    async def newer_than(self, registry: Registry) -> None:
+        """Wait until `current` is another."""
+
+
 class Gatherer:
-    """Collects messages from all lanes until there is a flush of them."""
+    """Collects messages from all lanes until there is a flush of them.
+
+    Each hub has a queue of its own and a share of each flush; what is beyond waits for the next, so
+    that a hub with much to say holds up no other.
+    """
 
     def __init__(self, rule: FlushRule) -> None:
         self._rule = rule
-        self._messages: list[Message] = []
+        self._queues: dict[int | None, deque[Message]] = {}
+        """In the order in which they get their turn."""
         self._bytes = 0
         self._arrived = asyncio.Event()
         self._full = asyncio.Event()
 
     def deliver(self, message: Message) -> None:
         """Take a message; called by the lanes."""
-        self._messages.append(message)
+        queue = self._queues.get(message.hub)
+        if queue is None:
+            queue = self._queues[message.hub] = deque()
+        queue.append(message)
         self._bytes += len(message.payload)
         self._arrived.set()
         rows = self._bytes // wire.RECORD_BYTES
@@ -70,18 +93,38 @@ class Gatherer:
             self._full.set()
 
     async def next(self) -> list[Message]:
-        """Wait for the next flush and return its messages, in the order of arrival."""
+        """Wait for the next flush and return its messages, each hub's in the order of arrival."""
         await self._arrived.wait()
         try:
             async with asyncio.timeout(self._rule.age_s):
                 await self._full.wait()
         except TimeoutError:
             pass  # old enough
-        messages, self._messages = self._messages, []
-        self._bytes = 0
-        self._arrived.clear()
-        self._full.clear()
+        messages: list[Message] = []
+        taken = 0
+        for hub in list(self._queues):
+            if taken >= FLUSH_BYTES_MAX:
+                break
+            taken += self._take_share(hub, messages)
+        self._bytes -= taken
+        if not self._queues:
+            self._arrived.clear()
+            self._full.clear()
+        else:
+            self._full.set()  # what waits is old enough
         return messages
+
+    def _take_share(self, hub: int | None, messages: list[Message]) -> int:
+        """Move a hub's share to `messages`, one message at least; returns its bytes."""
+        queue = self._queues.pop(hub)
+        share = 0
+        while queue and (share == 0 or share + len(queue[0].payload) <= HUB_BYTES_MAX):
+            message = queue.popleft()
+            share += len(message.payload)
+            messages.append(message)
+        if queue:
+            self._queues[hub] = queue  # behind the others
+        return share
 
 
 class Pipeline:
@@ -91,7 +134,7 @@ class Pipeline:
         self,
         dsn: str,
         next_flush: Callable[[], Awaitable[list[Message]]],
-        registry: Callable[[], Registry],
+        registry: RegistrySource,
         answer: Callable[[Flush, Sequence[Outcome]], None],
         *,
         now_ms: Callable[[], int] = wall_clock_ms,
@@ -102,6 +145,7 @@ class Pipeline:
         self._answer = answer
         self._now_ms = now_ms
         self._batch_ids = BatchIds(dsn)
+        self._baselines = Baselines(dsn)
         self._prepared: asyncio.Queue[Prepared] = asyncio.Queue(PREPARED_MAX)
         self._store: Store | None = None
 
@@ -109,6 +153,10 @@ class Pipeline:
         """Look before trusting memory: another worker may have stored readings of these devices."""
         if self._store is not None:
             self._store.forget_devices(device_ids)
+
+    def forget_residents(self, resident_ids: Ids | None = None) -> None:
+        """Forget what is usual for these residents, or all: their readings were re-attributed."""
+        self._baselines.memory.forget(resident_ids)
 
     async def prepare_forever(self) -> None:
         """Run the first stage: messages to arrays, judged and encoded."""
@@ -129,9 +177,18 @@ class Pipeline:
             except UnavailableError as error:
                 await patience.wait(error)
                 continue
+            registry, now_ms = self._registry.current(), self._now_ms()
+            flush, judged = await asyncio.to_thread(_judged, messages, registry, now_ms)
+            stored = np.flatnonzero(judged.verdict == Verdict.STORED)
+            try:
+                await self._baselines.load(ready(flush.records, judged, stored))
+            except UnavailableError as error:
+                await patience.wait(error)
+                continue
             return await asyncio.to_thread(
-                _prepared, messages, self._registry(), batch_ids, self._now_ms()
-            )
+                prepare, flush, judged, registry, batch_ids[: len(flush.batches)], now_ms,
+                self._baselines.memory,
+            )  # fmt: skip
 
     async def _commit(self, prepared: Prepared) -> None:
         messages = prepared.flush.messages
@@ -141,18 +198,34 @@ class Pipeline:
                 store = await self._connected_store()
                 with metrics.COMMIT_SECONDS.time():
                     committed = await store.commit(prepared)
+            except StaleRegistryError:
+                metrics.JUDGED_AGAIN.inc()
+                await self._registry.newer_than(prepared.registry)
+                prepared = await self._prepared_again(prepared)
             except UnavailableError as error:
                 await self._disconnect()
                 await patience.wait(error)
                 # Time has passed and links may have changed: judge by what holds now.
-                prepared = await self._prepare(messages)
+                prepared = await self._prepared_again(prepared)
             except DataError as error:
                 await self._divide(messages, error)
                 return
             else:
                 metrics.count_committed(prepared, committed)
+                self._forget_late(prepared, committed)
                 self._answer(prepared.flush, committed.outcomes)
                 return
+
+    async def _prepared_again(self, prepared: Prepared) -> Prepared:
+        # Its readings are remembered already, maybe as another resident's.
+        self.forget_residents(np.unique(prepared.rows.judged.resident_id))
+        return await self._prepare(prepared.flush.messages)
+
+    def _forget_late(self, prepared: Prepared, committed: Committed) -> None:
+        """Load anew where readings came late: they belong in the middle of what is remembered."""
+        late = prepared.unjudged & (committed.verdict == Verdict.STORED)
+        if late.any():
+            self.forget_residents(np.unique(prepared.rows.judged.resident_id[late]))
 
     async def _divide(self, messages: Sequence[Message], error: DataError) -> None:
         """Find the message that the store refuses, and keep it apart from its neighbours."""
@@ -196,13 +269,12 @@ class _Patience:
         await asyncio.sleep(wait_s)
 
 
-def _prepared(
-    messages: Sequence[Message], registry: Registry, batch_ids: npt.NDArray[np.int64], now_ms: int
-) -> Prepared:
-    """Do the array work of a flush; runs in a thread."""
+def _judged(messages: Sequence[Message], registry: Registry, now_ms: int) -> tuple[Flush, Judged]:
+    """Do the array work of a flush up to its verdicts; runs in a thread."""
     flush = read_messages(messages, registry)
-    judged = judge(flush.records, reference_ms(flush), hub_homes(flush), registry, _tables, now_ms)
-    return prepare(flush, judged, registry, batch_ids[: len(flush.batches)], now_ms)
+    return flush, judge(
+        flush.records, reference_ms(flush), hub_homes(flush), registry, _tables, now_ms
+    )
 
 
 def receipts_by_hub(outcomes: Iterable[Outcome]) -> list[tuple[int, bytes]]:

@@ -25,9 +25,10 @@ from gateway.platform.changes import record_change
 from gateway.platform.postgres import AsyncConnection, dict_row, load_queries, translated
 from gateway.vitals import sources
 from ingest.batches import RECORD_DTYPE
+from ingest.guard import hold_links
 from ingest.registry import Registry
 from ingest.rows import KIND_RECORD, rows_of, settle_within
-from ingest.store import changed_by
+from ingest.store import changed_by, due_baselines, due_slots
 from ingest.table import encode_measurements, send, settle_stored
 from ingest.verdicts import Verdict, judge, tables_of
 
@@ -45,14 +46,16 @@ _tables = tables_of()
 class Filter:
     """Which entries; None does not filter.
 
-    `linked`: only those whose device has a link now; for a replay. `since` (inclusive) and `until`
-    (exclusive): when they were kept apart.
+    `linked`: only those whose device has a link then; `devices`: signed device ids, as the store's
+    column has them; `ids`: for a replay. `since` (inclusive) and `until` (exclusive): when they
+    were kept apart.
     """
 
     reasons: tuple[Verdict, ...] | None = None
     device: int | None = None
     hub: str | None = None
     linked: bool = False
+    devices: tuple[int, ...] | None = None
     ids: tuple[int, ...] | None = None
     since: datetime | None = None
     until: datetime | None = None
@@ -64,6 +67,7 @@ class Filter:
             "device": None if self.device is None else signed(self.device),
             "hub": self.hub,
             "linked": self.linked,
+            "devices": None if self.devices is None else list(self.devices),
             "ids": None if self.ids is None else list(self.ids),
             "since": self.since,
             "until": self.until,
@@ -153,6 +157,9 @@ async def replay(
     """Judge the waiting entries again and store what can be stored now.
 
     Each transaction that stores anything is audited in itself.
+
+    Raises:
+        StaleRegistryError: `registry` is older than the links of these devices.
     """
     looked_at = stored = duplicate = 0
     after = 0
@@ -212,6 +219,7 @@ async def _replay_once(
         _tables,
         time.time_ns() // 1_000_000,
     )
+    await hold_links(connection, registry, judged.device_id)
     batch_ids = np.array([entry.batch_id for entry in readable], np.int64)
     rows = rows_of(array, judged, batch_ids)
     verdict = judged.verdict.copy()
@@ -220,7 +228,8 @@ async def _replay_once(
     places = places[verdict[places] == Verdict.STORED]
     clock = await connection.execute(_QUERIES["now_ms"])
     ((now_ms,),) = await clock.fetchall()
-    for stream in encode_measurements(rows, places, now_ms):
+    due = due_slots(rows, places) + due_baselines(rows, places)
+    for stream in (*encode_measurements(rows, places, now_ms), *due):
         await send(connection, stream)
     await record_change(connection, changed_by(rows, places), now_ms)
     await _settle(connection, readable, [int(value) for value in verdict], by)

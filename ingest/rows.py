@@ -229,7 +229,11 @@ def measurement_columns(
         ("time_quality", Type.INT2, records["time_quality"]),
         ("unit_set", Type.INT2, records["unit_set"]),
         ("time_flags", Type.INT2, records["time_flags"]),
-        ("flags", Type.INT2, judged.artefact[places] * np.int16(FLAG_ARTEFACT)),
+        (
+            "flags",
+            Type.INT2,
+            judged.artefact[places] * np.int16(FLAG_ARTEFACT) | judged.marks[places],
+        ),
     ]
     columns = [Column(name=name, type=type_, values=array) for name, type_, array in fixed]
     columns.append(

@@ -1,7 +1,7 @@
 """A flush becomes rows: one transaction, all of it or nothing.
 
-Order: look up what may have come before; the ledger; the measurements; what is kept apart; COMMIT. Only
-then are receipts due. Fresh readings and batches are copied straight behind their unique indexes; a
+Order: hold the links still; look up what may have come before; the ledger; the measurements; what is
+kept apart; COMMIT. Only then are receipts due. Fresh readings and batches are copied straight behind their unique indexes; a
 look-up is made only for readings that may have come before (`_suspects`), or when an index has
 objected. All that needs no database is done beforehand (`prepare`), while the flush before commits.
 """
@@ -29,8 +29,12 @@ from gateway.platform.postgres import (
     load_queries,
     translated,
 )
+from gateway.stored import FLAG_UNUSUAL
+from ingest.baselines.memory import Memory
+from ingest.baselines.rule import Ready, key_of
 from ingest.batches import Batch, Flush, Rejected
 from ingest.copy_binary import Column, Type, timestamps
+from ingest.guard import hold_links
 from ingest.registry import Ids, Registry
 from ingest.rows import KIND_PAYLOAD, Rows, quarantine_columns, rows_of, settle_within
 from ingest.table import Stream, encode_measurements, send, settle_stored, stream_of
@@ -65,7 +69,8 @@ class Prepared:
     """A flush ready to be committed, as it is if nothing of it came before.
 
     `batch_ids` (batches,) int64; `verdict` (n,) with repeats inside the flush settled; `places` those
-    to store, in the index's order, `streams` their encoding and `changed` whose they are.
+    to store, in the index's order, `streams` their encoding and `changed` whose they are. `unjudged`
+    (n,): of which it is not known here whether they are unusual.
     """
 
     flush: Flush
@@ -76,6 +81,7 @@ class Prepared:
     places: Places
     streams: Sequence[Stream]
     changed: Changed
+    unjudged: npt.NDArray[np.bool_]
     stored_at_ms: int
 
 
@@ -105,11 +111,13 @@ def prepare(
     registry: Registry,
     batch_ids: npt.NDArray[np.int64],
     stored_at_ms: int,
+    memory: Memory | None = None,
 ) -> Prepared:
-    """Do what needs no database."""
+    """Do what needs no database; without `memory` of residents, what is unusual is left for later."""
     rows = rows_of(flush.records, judged, batch_ids[flush.batch_of])
     verdict = judged.verdict.copy()
     places = settle_within(rows, verdict)
+    unjudged = _mark_unusual(rows, places, memory)
     return Prepared(
         flush=flush,
         registry=registry,
@@ -119,16 +127,72 @@ def prepare(
         places=places,
         streams=encode_measurements(rows, places, stored_at_ms),
         changed=changed_by(rows, places),
+        unjudged=unjudged,
         stored_at_ms=stored_at_ms,
     )
 
 
+def ready(records: npt.NDArray[np.void], judged: Judged, places: Places) -> Ready:
+    """Return those of the readings at `places` that can be usual or unusual for a resident."""
+    places = places[(judged.resident_id[places] != 0) & ~judged.artefact[places]]
+    return Ready(
+        place=places,
+        key=key_of(judged.resident_id[places], records["sign"][places]),
+        at_ms=judged.measured_ms[places],
+        value=judged.values[places].astype(np.float32),
+    )
+
+
+def _mark_unusual(rows: Rows, places: Places, memory: Memory | None) -> npt.NDArray[np.bool_]:
+    """Mark the unusual ones and return (n,) of which it is not known. Changes `judged.marks`."""
+    unjudged = np.zeros(len(rows.records), np.bool_)
+    candidates = ready(rows.records, rows.judged, places)
+    if memory is None:
+        unjudged[candidates.place] = True
+        return unjudged
+    unusual, unknown = memory.judge(candidates.key, candidates.at_ms, candidates.value)
+    rows.judged.marks[candidates.place[unusual]] |= np.int16(FLAG_UNUSUAL)
+    unjudged[candidates.place[unknown]] = True
+    return unjudged
+
+
 def changed_by(rows: Rows, places: Places) -> Changed:
-    """Return whose signs the readings at `places` change."""
+    """Return whose signs the readings at `places` change; those of nobody are on the worklist."""
     judged = rows.judged
+    places = places[judged.resident_id[places] != 0]
     return summarised(
         judged.resident_id[places], rows.records["sign"][places], judged.measured_ms[places]
     )
+
+
+def due_slots(rows: Rows, places: Places) -> list[Stream]:
+    """Return the note that shared slots among the readings at `places` are to be settled."""
+    judged = rows.judged
+    shared = np.intersect1d(judged.candidates.place, places)
+    if not len(shared):
+        return []
+    slots = np.unique(
+        np.stack((judged.device_id[shared], rows.records["user_slot"][shared])), axis=1
+    )
+    columns = [
+        Column(name="device_id", type=Type.INT4, values=slots[0]),
+        Column(name="user_slot", type=Type.INT2, values=slots[1]),
+    ]
+    return [stream_of("attribution_due", columns)]
+
+
+def due_baselines(rows: Rows, places: Places) -> list[Stream]:
+    """Return the note that what is usual is to be looked at around the readings at `places`."""
+    changed = changed_by(rows, places)
+    if not len(changed.resident):
+        return []
+    columns = [
+        Column(name="resident_id", type=Type.INT4, values=changed.resident),
+        Column(name="sign", type=Type.INT2, values=changed.sign),
+        Column(name="from_at", type=Type.INT8, values=timestamps(changed.oldest_ms)),
+        Column(name="to_at", type=Type.INT8, values=timestamps(changed.newest_ms)),
+    ]
+    return [stream_of("baseline_due", columns)]
 
 
 class BatchIds:
@@ -195,6 +259,7 @@ class Store:
 
         Raises:
             UnavailableError: the database is down or full; nothing of the flush was stored.
+            StaleRegistryError: links changed since it was judged; nothing of it was stored.
         """
         careful = self._expects_repeats
         for _attempt in range(COMMIT_ATTEMPTS_MAX):
@@ -213,6 +278,7 @@ class Store:
     async def _commit_once(self, prepared: Prepared, *, careful: bool) -> Committed:
         """Commit; `careful` looks up every batch and every reading first."""
         flush, rows = prepared.flush, prepared.rows
+        await hold_links(self.connection, prepared.registry, rows.judged.device_id)
         verdict, places, streams = prepared.verdict.copy(), prepared.places, prepared.streams
         changed = prepared.changed
         before = await self._committed_before(flush.batches) if careful else {}
@@ -226,7 +292,9 @@ class Store:
             streams = encode_measurements(rows, places, prepared.stored_at_ms)
             changed = changed_by(rows, places)
         outcomes = _outcomes(flush, verdict, before)
-        for stream in (*_ledger(prepared, outcomes), *streams, *_kept_apart(prepared, verdict)):
+        kept_apart = _kept_apart(prepared, verdict)
+        due = due_slots(rows, places) + due_baselines(rows, places[prepared.unjudged[places]])
+        for stream in (*_ledger(prepared, outcomes), *streams, *kept_apart, *due):
             await send(self.connection, stream)
         await record_change(self.connection, changed, prepared.stored_at_ms)
         await self._keep_undecoded(prepared, outcomes)

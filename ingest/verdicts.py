@@ -18,7 +18,7 @@ from gateway.measurement import TimeQuality
 from gateway.quantity import Absent, Text
 from gateway.vital_sign import QUANTITIES_MAX, VitalSign
 from gateway.vitals import SIGNS
-from ingest.registry import Registry
+from ingest.registry import Candidates, Registry
 
 FUTURE_MS_MAX = 5 * 60_000
 """A measurement may lie this far behind its reception (clocks jitter); later: TIME_FUTURE."""
@@ -133,7 +133,8 @@ class Judged:
     `values`: float64 (n, 5), canonical, NaN where absent. `detail`: the place of the quantity or of
     the rule that gave the reason, -1 where the reason has none. `device_id`, `resident_id`: the
     store's keys, 0 where not found. `measured_ms`, `received_ms`, `identity_ms`: int64,
-    milliseconds.
+    milliseconds. `candidates`: who shares the slot of those readings whose slot is shared.
+    `marks`: int16, the flags of gateway.stored besides the artefact's.
     """
 
     verdict: npt.NDArray[np.uint8]
@@ -145,6 +146,8 @@ class Judged:
     measured_ms: Ints
     received_ms: Ints
     identity_ms: Ints
+    candidates: Candidates
+    marks: npt.NDArray[np.int16]
 
 
 def judge(
@@ -214,7 +217,11 @@ def judge(
     broken, place = _cross_field(sign, values, tables.signs)
     rule(Verdict.CROSS_FIELD, broken, place)
     resident_id = registry.find_residents(device_id, records["user_slot"], measured_ms)
-    rule(Verdict.UNLINKED, resident_id == 0)
+    candidates = registry.find_candidates(device_id, records["user_slot"], measured_ms)
+    shared = np.zeros(count, np.bool_)
+    shared[candidates.place] = True
+    rule(Verdict.UNLINKED, (resident_id == 0) & ~shared)
+    resident_id[shared] = 0  # nobody's until the household's history has been asked
     return Judged(
         verdict=verdict,
         detail=detail,
@@ -225,6 +232,8 @@ def judge(
         measured_ms=measured_ms,
         received_ms=received_ms,
         identity_ms=identity_ms,
+        candidates=candidates,
+        marks=np.zeros(count, np.int16),
     )
 
 

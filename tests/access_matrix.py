@@ -1,7 +1,7 @@
 """Who gets what of every route: one entry a route, one status a case. A new route needs its entry here.
 
 An entry is one of the shapes below (`VALUES`, `RECORD`, ...) or a shape of its own. `{resident}` in a
-path is filled in with the resident of the case; GET is asked before everything else, so that what a
+path, a query or a body is filled in with the resident of the case; GET is asked before everything else, so that what a
 write changes does not change what is read.
 """
 
@@ -21,7 +21,7 @@ CASES = (
     "coordinator_team",
     "coordinator_outside",
     "administrator",
-    "service",  # scopes: system/*.rs hearth/operations
+    "service",  # scopes: system/*.rs hearth/operations hearth/links hearth/targets
     "service_narrow",  # scope: system/Device.rs
 )
 
@@ -33,6 +33,8 @@ class Entry:
     statuses: tuple[int, ...]
     body: dict[str, Any] | None = None
     query: str = ""
+    opaque: bool = False
+    """Whether a word is in its answer says nothing: no text, or the word is a key of every answer."""
 
     def expected(self, case: str) -> int:
         """The status for one case."""
@@ -54,6 +56,16 @@ EQUIPMENT = (401, 403, 403, 403, 403, 403, 403, 200, 200, 200, 200, 200)
 OPERATIONS = (401, 403, 403, 403, 403, 403, 403, 403, 403, 200, 200, 403)
 CONSENT = (401, 200, 403, 403, 403, 403, 403, 403, 403, 403, 403, 403)
 GLASS = (401, 403, 403, 201, 201, 201, 201, 403, 403, 403, 403, 403)
+SEARCH = (401, 403, 403, 200, 200, 200, 200, 200, 200, 200, 200, 403)
+TARGETS = (401, 403, 403, 200, 403, 403, 200, 403, 403, 403, 200, 403)
+LINKS = (401, 403, 403, 403, 403, 403, 403, 200, 403, 200, 200, 403)
+WORKLIST = (401, 403, 403, 200, 200, 200, 200, 200, 200, 403, 200, 403)
+CARED_FOR = (401, 200, 200, 200, 200, 200, 200, 403, 403, 403, 403, 403)
+NO_ALERT = tuple(404 if status == 200 else status for status in VALUES)
+NOT_SETTLED = (401, 403, *(409 if status == 200 else status for status in VALUES[2:]))
+"""A resident does not settle alerts; for others there is none to settle."""
+NO_OFFICE = _all(503, nobody=503)
+"""The application of the tests enrols no hubs; who does needs no token."""
 SIGNED_IN = _all(200)
 OPEN = _all(200, nobody=200)
 VALUES_BEHIND_GLASS = (401, 200, 403, 200, 200, 200, 200, 403, 403, 403, 200, 403)
@@ -66,12 +78,14 @@ BAD_REQUEST = _all(400, nobody=400)
 
 PATIENT = "?patient={resident}"
 FILLED = {
+    "alert": "00000000-0000-0000-0000-000000000000",
     "id": "nothing",
     "kind": "Patient",
     "export": "00000000-0000-0000-0000-000000000000",
     "subscription": "00000000-0000-0000-0000-000000000000",
 }
 """What stands for the other parts of paths: ids of nothing."""
+_LINK = {"device": "C0:26:DA:01:02:03", "user_slot": 9, "resident": "{resident}"}
 
 MATRIX: dict[tuple[str, str], Entry] = {
     ("GET", "/healthz"): Entry(statuses=OPEN),
@@ -101,6 +115,35 @@ MATRIX: dict[tuple[str, str], Entry] = {
     ("POST", "/api/v1/residents/{resident}/break-glass"): Entry(
         statuses=GLASS, body={"reason": "found unconscious at home"}
     ),
+    ("GET", "/api/v1/residents/{resident}/series"): Entry(
+        statuses=VALUES, query="?from=2026-11-01T00:00:00Z&to=2026-12-01T00:00:00Z"
+    ),
+    ("GET", "/api/v1/residents/{resident}/copy"): Entry(statuses=VALUES, opaque=True),
+    ("GET", "/api/v1/live"): Entry(statuses=VALUES, query="?resident={resident}", opaque=True),
+    ("GET", "/api/v1/residents/{resident}/profile"): Entry(statuses=RECORD),
+    ("GET", "/api/v1/residents/{resident}/targets"): Entry(statuses=RECORD),
+    ("PUT", "/api/v1/residents/{resident}/targets"): Entry(statuses=TARGETS, body={"targets": {}}),
+    ("GET", "/api/v1/residents/search"): Entry(statuses=_all(405)),
+    ("POST", "/api/v1/residents/search"): Entry(
+        statuses=SEARCH, body={"national_id": "11010519491231002X"}
+    ),
+    ("GET", "/api/v1/links"): Entry(statuses=LISTS),
+    ("POST", "/api/v1/links"): Entry(statuses=LINKS, body=_LINK),
+    ("POST", "/api/v1/links/end"): Entry(statuses=LINKS, body=_LINK),
+    ("GET", "/api/v1/quarantine"): Entry(statuses=EQUIPMENT),
+    ("GET", "/api/v1/worklists/last-measured"): Entry(statuses=WORKLIST),
+    ("GET", "/api/v1/residents/{resident}/statistics"): Entry(statuses=VALUES, opaque=True),
+    ("GET", "/api/v1/residents/{resident}/alerts"): Entry(statuses=VALUES, opaque=True),
+    ("GET", "/api/v1/residents/{resident}/alerts/{alert}"): Entry(statuses=NO_ALERT),
+    ("POST", "/api/v1/residents/{resident}/alerts/{alert}/acknowledge"): Entry(
+        statuses=NOT_SETTLED, body={}
+    ),
+    ("POST", "/api/v1/residents/{resident}/alerts/{alert}/resolve"): Entry(
+        statuses=NOT_SETTLED, body={}
+    ),
+    ("GET", "/api/v1/alerts"): Entry(statuses=CARED_FOR),
+    ("POST", "/api/v1/enrolments"): Entry(statuses=NO_OFFICE, body={}),
+    ("POST", "/api/v1/renewals"): Entry(statuses=NO_OFFICE, body={}),
     ("GET", "/api/v1/homes"): Entry(statuses=EQUIPMENT),
     ("GET", "/api/v1/hubs"): Entry(statuses=EQUIPMENT),
     ("GET", "/api/v1/devices"): Entry(statuses=EQUIPMENT),

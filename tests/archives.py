@@ -6,6 +6,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID
@@ -24,6 +25,7 @@ from api.issuer.passwords import Vault
 from api.issuer.store import IssuerStore
 from api.issuer.tokens import AUDIENCE, Account, Signer
 from api.server import ApiConfig, serving
+from api.vault import IdentityVault
 from gateway.measurement import Measurement
 from gateway.platform.postgres import connect
 from gateway.platform.settings import LOOPBACK
@@ -35,6 +37,8 @@ from tests.fixtures.database import as_api
 from tests.worlds import NOON, RESIDENT, a_message, query, some_batch_ids
 
 API = "/api/v1"
+IDENTITIES = IdentityVault({1: bytes(32)}, bytes(32))
+"""With keys that everybody knows."""
 ISSUER = "http://api"
 KEY = key_of("a key for tests")
 SERVICE = Account(id=UUID(int=1), login="tests", role=Role.SERVICE)
@@ -55,7 +59,7 @@ def a_token(
     )
 
 
-TOKEN = a_token(SERVICE, scope="system/*.rs hearth/operations")
+TOKEN = a_token(SERVICE, scope="system/*.rs hearth/operations hearth/links hearth/targets")
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
 
 
@@ -99,10 +103,13 @@ def public_id(dsn: str, resident_id: int = RESIDENT) -> UUID:
 
 
 @asynccontextmanager
-async def api_over(dsn: str) -> AsyncIterator[httpx.AsyncClient]:
+async def api_over(dsn: str, rate_per_s: float = 0) -> AsyncIterator[httpx.AsyncClient]:
     """Run the application over a database; the client speaks to it without a network."""
     async with open_archive(as_api(dsn)) as archive:
-        transport = httpx.ASGITransport(create_app(archive, VERIFIER, an_issuer(archive)))
+        app = create_app(
+            archive, VERIFIER, an_issuer(archive), identities=IDENTITIES, rate_per_s=rate_per_s
+        )
+        transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(
             transport=transport, base_url="http://api", headers=BEARER
         ) as client:
@@ -114,14 +121,23 @@ def a_config(
 ) -> ApiConfig:
     """What the service is started with, so that the tests' tokens are good."""
     return ApiConfig(
-        dsn=dsn, host=host, port=port, key=KEY, vault=a_vault(), url=ISSUER, exports=exports
+        dsn=dsn,
+        host=host,
+        port=port,
+        key=KEY,
+        vault=a_vault(),
+        url=ISSUER,
+        identities=IDENTITIES,
+        exports=exports,
     )
 
 
 @asynccontextmanager
-async def served(dsn: str, exports: Path | None = None) -> AsyncIterator[httpx.AsyncClient]:
+async def served(
+    dsn: str, exports: Path | None = None, rate_per_s: float = 0
+) -> AsyncIterator[httpx.AsyncClient]:
     """Serve the API on a free port; the client speaks real HTTP to it."""
-    config = a_config(as_api(dsn), exports=exports)
+    config = replace(a_config(as_api(dsn), exports=exports), rate_per_s=rate_per_s)
     async with (
         serving(config) as port,
         httpx.AsyncClient(base_url=f"http://{LOOPBACK}:{port}", headers=BEARER) as client,

@@ -20,7 +20,8 @@ from gateway.quantity import Absent, Value
 from gateway.vital_sign import NO_USER_SLOT, Reading
 from gateway.vitals import BY_NAME
 from ingest.batches import Flush, Message
-from ingest.registry import Registry
+from ingest.layers import Sorted, layered, sorted_rows
+from ingest.registry import SLOT_BITS, Registry
 
 NOON = datetime(2026, 11, 20, 4, 0, tzinfo=UTC)
 HUB, OTHER_HUB = 0xA1, 0xB2
@@ -37,22 +38,32 @@ def a_registry(
         (SCALE_ID, 1, -(1 << 62), 1 << 62, RESIDENT),
     ),
     shared_homes: Sequence[int] = (),
+    shared_links: Sequence[tuple[int, int, int, int, int]] = (),
 ) -> Registry:
     """Two hubs of two homes; a cuff and a scale in the first. Links: device, slot, from, to, who."""
-    ordered = sorted(links, key=lambda link: ((link[0] << 8) | link[1], link[2]))
+    none_said = np.full(len(shared_links), np.nan)
     return Registry(
-        hub_names=np.array([HUB, OTHER_HUB], np.uint64),
-        hub_ids=np.array([1, 2], np.int32),
-        hub_homes=np.array([HOME, OTHER_HOME], np.int32),
-        device_addresses=np.array([CUFF, SCALE], np.uint64),
-        device_ids=np.array([CUFF_ID, SCALE_ID], np.int32),
-        device_homes=np.array([HOME, HOME], np.int32),
+        hubs=layered(_sorted([HUB, OTHER_HUB], [1, 2], [HOME, OTHER_HOME], [0, 0])),
+        devices=layered(_sorted([CUFF, SCALE], [CUFF_ID, SCALE_ID], [HOME, HOME])),
+        links=layered(links_sorted(links), SLOT_BITS),
+        shared_links=layered(links_sorted(shared_links, none_said), SLOT_BITS),
         shared_homes=np.array(shared_homes, np.int32),
-        link_keys=np.array([(device << 8) | slot for device, slot, *_ in ordered], np.int64),
-        link_starts=np.array([start for _, _, start, _, _ in ordered], np.int64),
-        link_ends=np.array([end for _, _, _, end, _ in ordered], np.int64),
-        link_residents=np.array([who for *_, who in ordered], np.int32),
+        snapshot="3:3:",
     )
+
+
+def links_sorted(
+    links: Sequence[tuple[int, int, int, int, int]], *more: npt.NDArray[np.float64]
+) -> Sorted:
+    """Links as the registry has them."""
+    device, slot, start, end, who = np.array(links, np.int64).reshape(-1, 5).T
+    return sorted_rows(
+        (device << SLOT_BITS) | slot, (start, end, who.astype(np.int32), *more), start
+    )
+
+
+def _sorted(keys: Sequence[int], *columns: Sequence[int]) -> Sorted:
+    return sorted_rows(np.array(keys, np.int64), [np.array(column, np.int32) for column in columns])
 
 
 def a_reading(

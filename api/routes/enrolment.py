@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from http import HTTPStatus
+from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
@@ -21,6 +22,21 @@ REQUESTS_BURST = 100
 goes on for everybody else."""
 AT_ONCE_MAX = 2
 """Further requests wait for their turn."""
+
+_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": {"type": "object"}}},
+        "description": "docs/hub-identity.md",
+    }
+}
+_RESPONSES: dict[int | str, dict[str, Any]] = {
+    HTTPStatus.BAD_REQUEST: {"description": "请求格式错误 / no enrolment"},
+    HTTPStatus.FORBIDDEN: {"description": "不予登记 / refused"},
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: {"description": "请求过大 / too large"},
+    HTTPStatus.TOO_MANY_REQUESTS: {"description": "请求过多 / too many requests"},
+    HTTPStatus.SERVICE_UNAVAILABLE: {"description": "此处不办理 / not here, or not now"},
+}
 
 router = APIRouter(tags=["设备 / equipment"])
 _log = get_logger(__name__)
@@ -76,13 +92,23 @@ class Desk:
         return True
 
 
-@router.post(ENROL_PATH, summary="网关登记 / a hub's first certificate", include_in_schema=False)
+@router.post(
+    ENROL_PATH,
+    summary="网关登记 / a hub's first certificate",
+    responses=_RESPONSES,
+    openapi_extra=_BODY,
+)
 async def enrol(request: Request) -> Response:
     """Answer a hub that has a one-time code."""
     return await _serve(request)
 
 
-@router.post(RENEW_PATH, summary="证书续期 / a hub's next certificate", include_in_schema=False)
+@router.post(
+    RENEW_PATH,
+    summary="证书续期 / a hub's next certificate",
+    responses=_RESPONSES,
+    openapi_extra=_BODY,
+)
 async def renew(request: Request) -> Response:
     """Answer a hub that has a certificate."""
     return await _serve(request)

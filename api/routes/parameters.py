@@ -43,8 +43,12 @@ HomeFilter = Annotated[UUID | None, Query(description="只列此家庭的 / only
 
 def json_response(document: object) -> Response:
     """Return a document as JSON; times in UTC end in Z."""
-    body = orjson.dumps(document, option=orjson.OPT_UTC_Z)
-    return Response(body, media_type="application/json")
+    return Response(json_body(document), media_type="application/json")
+
+
+def json_body(document: object) -> bytes:
+    """Return the bytes of a document."""
+    return orjson.dumps(document, option=orjson.OPT_UTC_Z)
 
 
 def page_of(items: Sequence[_Item], limit: int, key: Callable[[_Item], object]) -> Page[_Item]:

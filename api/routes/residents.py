@@ -6,13 +6,14 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 from fastapi.responses import Response
-from pydantic import AwareDatetime
 
 from api.access import CurrentPrincipal
 from api.archive import Order, Selection
 from api.cursor import BEFORE_ALL, BEHIND_ALL, TOKEN_CHARS, Place, decode_place
 from api.documents import LatestOfSign, MeasurementDocument, Page, ResidentDocument
-from api.json_rows import latest_documents, measurement_document
+from api.json_pages import page_json
+from api.json_rows import latest_documents
+from api.moments import Moment
 from api.openapi import EXAMPLE, UNKNOWN_RESIDENT, shown
 from api.problems import ParameterError
 from api.records import Resident
@@ -26,9 +27,21 @@ from api.routes.parameters import (
     json_response,
     page_of,
 )
+from api.series import (
+    BUCKETS_MAX,
+    ZONE_DEFAULT,
+    SeriesDocument,
+    SeriesSelection,
+    Width,
+    fits,
+    fitting_width,
+    is_zone,
+)
 from gateway.vital_sign import VitalSign
 from gateway.vitals import BY_NAME, SIGNS
 
+SIGNS_MAX = 32
+"""More names of signs in one request are refused."""
 router = APIRouter(prefix=PREFIX, tags=["居民 / residents"])
 
 
@@ -73,14 +86,17 @@ async def list_measurements(  # noqa: PLR0913, PLR0917 - each is a parameter of 
     resident: ResidentId,
     sign: Annotated[
         list[str] | None,
-        Query(description="体征, 可重复 / of these signs (may repeat); default: all"),
+        Query(
+            description="体征, 可重复 / of these signs (may repeat); default: all",
+            max_length=SIGNS_MAX,
+        ),
     ] = None,
     from_at: Annotated[
-        AwareDatetime | None,
+        Moment | None,
         Query(alias="from", description="起始时间, 含 / measured at or after"),
     ] = None,
     to_at: Annotated[
-        AwareDatetime | None,
+        Moment | None,
         Query(alias="to", description="结束时间, 不含 / measured before"),
     ] = None,
     order: Annotated[
@@ -106,9 +122,8 @@ async def list_measurements(  # noqa: PLR0913, PLR0917 - each is a parameter of 
         after=_place(after),
         limit=limit + 1,
     )
-    rows = await archive.measurements(principal, resident, selection)
-    items = [measurement_document(row) for row in rows]
-    return json_response(page_of(items, limit, key=lambda measurement: measurement.id))
+    rows = await archive.measurement_rows(principal, resident, selection)
+    return Response(page_json(rows, limit), media_type="application/json")
 
 
 @router.get(
@@ -123,6 +138,54 @@ async def read_latest(
 ) -> Response:
     """Return the latest of each sign by when it was measured, and the latest undisturbed one."""
     return json_response(latest_documents(await archive.latest(principal, resident)))
+
+
+@router.get(
+    "/residents/{resident}/series",
+    summary="曲线 / series for charts",
+    response_model=SeriesDocument,
+    responses=UNKNOWN_RESIDENT,
+)
+async def read_series(
+    archive: ArchiveOfApp,
+    principal: CurrentPrincipal,
+    resident: ResidentId,
+    from_at: Annotated[
+        Moment, Query(alias="from", description="起始时间, 含 / measured at or after")
+    ],
+    to_at: Annotated[Moment, Query(alias="to", description="结束时间, 不含 / measured before")],
+    sign: Annotated[
+        list[str] | None,
+        Query(
+            description="体征, 可重复 / of these signs (may repeat); default: all",
+            max_length=SIGNS_MAX,
+        ),
+    ] = None,
+    width: Annotated[
+        Width | None,
+        Query(
+            description=f"桶宽, 默认自动 / default: the narrowest that makes {BUCKETS_MAX} or less"
+        ),
+    ] = None,
+    zone: Annotated[
+        str, Query(description="按此时区的时钟分日 / days are by this zone's clock", max_length=64)
+    ] = ZONE_DEFAULT,
+) -> Response:
+    """Return mean, least and greatest of each quantity in buckets, on one axis for all signs.
+
+    Disturbed measurements (artefacts) are counted and left out of the numbers.
+    """
+    if not is_zone(zone):
+        raise ParameterError("zone", "未知时区 / unknown; such as Asia/Shanghai")
+    if from_at >= to_at:
+        raise ParameterError("to", "不晚于起始时间 / not after `from`")
+    taken = width or fitting_width(from_at, to_at)
+    if taken is None or not fits(taken, from_at, to_at):
+        raise ParameterError("width", f"超过 {BUCKETS_MAX} 桶 / more than {BUCKETS_MAX} buckets")
+    selection = SeriesSelection(
+        signs=_signs(sign), from_at=from_at, to_at=to_at, width=taken, zone=zone
+    )
+    return json_response(await archive.series(principal, resident, selection))
 
 
 def _signs(names: list[str] | None) -> list[VitalSign]:

@@ -141,6 +141,86 @@ WHERE NOT EXISTS (
     OFFSET 0
 )
 
+-- name: add_shared_links
+-- Enter who shares a slot; what stands already stays as it is. OFFSET 0: as above.
+INSERT INTO shared_link (device_id, user_slot, resident_id, during, usual)
+SELECT DISTINCT
+    device.device_id, given.user_slot, resident.resident_id,
+    tstzrange(given.starts_at, given.ends_at), given.usual
+FROM unnest(
+    %(devices)s::text[], %(user_slots)s::smallint[], %(residents)s::uuid[],
+    %(starts)s::timestamptz[], %(ends)s::timestamptz[], %(usual)s::double precision[]
+) AS given (address, user_slot, resident, starts_at, ends_at, usual)
+JOIN device USING (address)
+JOIN resident ON resident.public_id = given.resident
+WHERE NOT EXISTS (
+    SELECT
+    FROM shared_link AS there
+    WHERE there.device_id = device.device_id
+        AND there.user_slot = given.user_slot
+        AND there.resident_id = resident.resident_id
+        AND there.superseded_at IS NULL
+        AND there.during @> tstzrange(given.starts_at, given.ends_at)
+        AND (given.usual IS NULL OR there.usual = given.usual)
+    OFFSET 0
+)
+
+-- name: restate_shared_links
+-- Those that say something else of what is usual are superseded; the new ones take their place.
+WITH restated AS (
+    UPDATE shared_link AS there
+    SET superseded_at = now()
+    FROM unnest(
+        %(devices)s::text[], %(user_slots)s::smallint[], %(residents)s::uuid[],
+        %(usual)s::double precision[]
+    ) AS given (address, user_slot, resident, usual)
+    JOIN device USING (address)
+    JOIN resident ON resident.public_id = given.resident
+    WHERE there.device_id = device.device_id
+        AND there.user_slot = given.user_slot
+        AND there.resident_id = resident.resident_id
+        AND there.superseded_at IS NULL
+        AND given.usual IS NOT NULL
+        AND there.usual IS DISTINCT FROM given.usual
+    RETURNING there.device_id, there.user_slot, there.resident_id, there.during, given.usual
+)
+INSERT INTO shared_link (device_id, user_slot, resident_id, during, usual)
+SELECT device_id, user_slot, resident_id, during, usual FROM restated
+
+-- name: end_shared_link
+-- The sharing of a resident that reaches beyond a moment ends there; one that begins later never was.
+WITH ended AS (
+    UPDATE shared_link AS there
+    SET superseded_at = now()
+    FROM device, resident
+    WHERE device.address = %(device)s
+        AND resident.public_id = %(resident)s
+        AND there.device_id = device.device_id
+        AND there.user_slot = %(user_slot)s
+        AND there.resident_id = resident.resident_id
+        AND there.superseded_at IS NULL
+        AND NOT there.during << tstzrange(%(at)s, NULL)
+    RETURNING there.device_id, there.user_slot, there.resident_id, there.during, there.usual
+)
+INSERT INTO shared_link (device_id, user_slot, resident_id, during, usual)
+SELECT device_id, user_slot, resident_id, during * tstzrange(NULL, %(at)s), usual
+FROM ended
+WHERE NOT isempty(during * tstzrange(NULL, %(at)s))
+
+-- name: list_shared_links
+-- Who shares which slot, of one device or one resident where they are given.
+SELECT
+    device.address AS device, there.user_slot, resident.public_id AS resident,
+    lower(there.during) AS starts_at, upper(there.during) AS ends_at, there.usual
+FROM shared_link AS there
+JOIN device USING (device_id)
+JOIN resident USING (resident_id)
+WHERE there.superseded_at IS NULL
+    AND (%(device)s::text IS NULL OR device.address = %(device)s)
+    AND (%(resident)s::uuid IS NULL OR resident.public_id = %(resident)s)
+ORDER BY device.address, there.user_slot, lower(there.during) NULLS FIRST, resident.public_id
+LIMIT %(limit)s
+
 -- name: link_to_end
 -- The link that covers a moment or, where none does, the last one before it.
 SELECT
@@ -161,9 +241,13 @@ LIMIT 1
 UPDATE link SET superseded_at = now() WHERE link_id = %(link_id)s
 
 -- name: count_open_links
--- How many links of a device reach beyond a moment.
+-- How many links of a device, or shares in it, reach beyond a moment.
 SELECT count(*)
-FROM link
+FROM (
+    SELECT device_id, during, superseded_at FROM link
+    UNION ALL
+    SELECT device_id, during, superseded_at FROM shared_link
+) AS link
 JOIN device USING (device_id)
 WHERE device.address = %(address)s
     AND link.superseded_at IS NULL

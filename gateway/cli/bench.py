@@ -10,10 +10,15 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from bench.api import bench_api
+from bench.attribution import bench_attribution
 from bench.backpressure import bench_backpressure
 from bench.fhir import bench_fhir
 from bench.flood import bench_flood
 from bench.ingest import bench_ingest
+from bench.links import bench_links
+from bench.live import bench_live
+from bench.reassign import bench_reassign
 from bench.result import Result
 from gateway.errors import UsageError
 from gateway.platform.embedded.packages import ensure_packages
@@ -21,8 +26,13 @@ from gateway.platform.embedded.services import start_services
 from gateway.platform.settings import load_settings
 
 ON_DATABASE: dict[str, Callable[..., list[Result]]] = {
+    "api": bench_api,
+    "attribution": bench_attribution,
     "fhir": bench_fhir,
     "ingest": bench_ingest,
+    "links": bench_links,
+    "live": bench_live,
+    "reassign": bench_reassign,
 }
 """They measure in a database of their own on the server that they are given."""
 ON_SERVICES: dict[str, Callable[..., list[Result]]] = {"flood": bench_flood}

@@ -96,6 +96,11 @@ COMMANDS = (
     Command(name="bench", extra="server", help="测量 / measurements against limits and peers"),
     Command(name="docs", extra="server", help="更新文档表格 / bring the docs' tables up to date"),
     Command(
+        name="client",
+        extra="server",
+        help="由接口描述生成 Python 客户端 / write the Python client (in a checkout)",
+    ),
+    Command(
         name="test",
         extra="server",
         help="运行全部检查和测试 / run every check and test (in a checkout)",

@@ -110,6 +110,10 @@ class Settings(BaseSettings):
             "issuer's name; default: http:// and where it listens.",
         ),
     ] = None
+    api_rate_per_s: Annotated[
+        float,
+        Field(ge=0, le=1_000_000, description="Requests a second of one account; 0: no limit."),
+    ] = 100.0
     oidc_issuer: Annotated[
         str | None,
         Field(

@@ -33,9 +33,15 @@ LIMIT 1000
 -- Batches whose terms are not what the tables hold: the proof, row by row. With `since`, of the
 -- batches committed since: their rows are not older than they are.
 WITH stored AS (
-    SELECT batch_id, count(*) AS rows
-    FROM measurement
-    WHERE %(since)s::timestamptz IS NULL OR stored_at >= %(since)s
+    SELECT batch_id, sum(rows) AS rows
+    FROM (
+        SELECT batch_id, count(*) AS rows
+        FROM measurement
+        WHERE %(since)s::timestamptz IS NULL OR stored_at >= %(since)s
+        GROUP BY batch_id
+        UNION ALL
+        SELECT batch_id, rows FROM erased_measurement
+    ) AS held
     GROUP BY batch_id
 ),
 kept AS (

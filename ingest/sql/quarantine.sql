@@ -42,15 +42,19 @@ WHERE q.state = 'waiting' AND q.kind IN (1, 2)
     AND (%(reasons)s::smallint[] IS NULL OR q.reason = ANY(%(reasons)s))
     AND (%(device)s::bigint IS NULL OR q.device = %(device)s)
     AND (%(hub)s::text IS NULL OR h.name = %(hub)s)
+    AND (%(devices)s::bigint[] IS NULL OR q.device = ANY(%(devices)s))
     AND (%(ids)s::bigint[] IS NULL OR q.quarantine_id = ANY(%(ids)s))
     AND (%(since)s::timestamptz IS NULL OR q.quarantined_at >= %(since)s)
     AND (%(until)s::timestamptz IS NULL OR q.quarantined_at < %(until)s)
     AND (%(linked)s IS FALSE OR EXISTS (
         SELECT
         FROM device d
-        JOIN link l USING (device_id)
+        JOIN (
+            SELECT device_id, during FROM link WHERE superseded_at IS NULL
+            UNION ALL
+            SELECT device_id, during FROM shared_link WHERE superseded_at IS NULL
+        ) AS l USING (device_id)
         WHERE ('x' || lpad(replace(d.address, ':', ''), 16, '0'))::bit(64)::bigint = q.device
-            AND l.superseded_at IS NULL
             AND l.during @> q.measured_at
     ))
 ORDER BY q.quarantine_id

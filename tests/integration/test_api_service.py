@@ -145,14 +145,14 @@ async def test_the_ledger_accounts_for_every_hub(database: str, api: httpx.Async
 async def test_nothing_can_be_written_through_the_archive(database: str) -> None:
     async with open_archive(as_api(database)) as archive:
         with pytest.raises(UnavailableError, match="read-only"), translated():
-            async with archive._pool.connection() as connection:
+            async with archive.pool.connection() as connection:
                 await connection.execute("INSERT INTO home DEFAULT VALUES")
 
 
 async def test_a_statement_that_takes_too_long_is_given_up(
     database: str,
 ) -> None:
-    async with open_archive(database) as archive, archive._pool.connection() as connection:
+    async with open_archive(database) as archive, archive.pool.connection() as connection:
         limit = await (await connection.execute("SHOW statement_timeout")).fetchone()
     assert limit == ("5s",)
 

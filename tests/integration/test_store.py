@@ -65,7 +65,7 @@ def test_the_registry_reads_back_what_was_entered(database: str) -> None:
             registry = await load_registry(session)
         assert registry.find_hub(HUB) == (1, 1)
         assert registry.find_hub(0xDEAD) is None
-        assert registry.device_addresses.tolist() == sorted([CUFF, 0xC026DA040506])
+        assert registry.devices.base.keys.tolist() == sorted([CUFF, 0xC026DA040506])
 
     asyncio.run(load())
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from bench.chaos.ingest import main
 from ingest.pipeline import Pipeline
 from ingest.store import Outcome, Prepared
 
+COMMIT_S = 0.3
+"""A commit on a slow disk: a worker that is killed is likely to be within one."""
 _commit = Pipeline._commit
 
 
@@ -24,6 +28,7 @@ async def answer_and_commit(self: Pipeline, prepared: Prepared) -> None:
             for batch in prepared.flush.batches
         ],
     )
+    await asyncio.sleep(COMMIT_S)
     self._answer = lambda _flush, _outcomes: None
     try:
         await _commit(self, prepared)

@@ -23,7 +23,7 @@ from tests.archives import API, BEARER, TOKEN, VERIFIER, an_issuer, routes_of
 def an_application() -> FastAPI:
     """Its pool is never opened: what is tested here asks no database."""
     archive = Archive(AsyncConnectionPool(open=False))
-    return create_app(archive, VERIFIER, an_issuer(archive))
+    return create_app(archive, VERIFIER, an_issuer(archive), rate_per_s=0)
 
 
 APPLICATION = an_application()
@@ -61,6 +61,9 @@ def test_the_routes_that_were_asked_for_are_there() -> None:
     wanted |= {f"{resident}/{name}" for name in ("audit", "break-glass", "consent")}
     wanted |= {f"{resident}/statistics", f"{resident}/alerts", f"{API}/alerts"}
     wanted |= OPEN_PATHS | {"/metrics", "/openapi.json"}
+    wanted |= {f"{resident}/{name}" for name in ("series", "profile", "targets", "copy")}
+    wanted |= {f"{API}/{name}" for name in ("links", "links/end", "quarantine", "live")}
+    wanted |= {f"{API}/residents/search", f"{API}/worklists/last-measured"}
     assert wanted <= set(PATHS)
 
 

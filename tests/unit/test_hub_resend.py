@@ -11,9 +11,9 @@ import pytest
 
 from edge import outbox as outbox_module
 from edge.outbox import Batch, Limits, Order, Outbox, Tally
-from gateway import wire
 from gateway.errors import DecodeError
 from gateway.gatt.times import ms_since_epoch
+from gateway.resend import ResendRequest, decode_resend, encode_resend
 from tests.outboxes import NOON, close_all, measurement, open_outbox, receipt_for
 
 DAY = timedelta(days=1)
@@ -34,8 +34,8 @@ def batch_at(outbox: Outbox, number: int, at: datetime) -> Batch:
     return batch
 
 
-def asked(since: datetime) -> wire.ResendRequest:
-    return wire.ResendRequest(id=uuid4(), since=since)
+def asked(since: datetime) -> ResendRequest:
+    return ResendRequest(id=uuid4(), since=since)
 
 
 def keys(batches: list[Batch]) -> list[tuple[int, int, bytes]]:
@@ -121,8 +121,8 @@ def test_the_oldest_go_first_otherwise(tmp_path: Path) -> None:
 
 
 def test_a_request_reads_back_as_it_was_written() -> None:
-    request = wire.ResendRequest(id=uuid4(), since=datetime(2026, 11, 1, tzinfo=UTC))
-    assert wire.decode_resend(wire.encode_resend(request)) == request
+    request = ResendRequest(id=uuid4(), since=datetime(2026, 11, 1, tzinfo=UTC))
+    assert decode_resend(encode_resend(request)) == request
 
 
 @pytest.mark.parametrize(
@@ -140,4 +140,4 @@ def test_a_request_reads_back_as_it_was_written() -> None:
 )
 def test_what_is_no_request_is_refused(payload: bytes) -> None:
     with pytest.raises(DecodeError):
-        wire.decode_resend(payload)
+        decode_resend(payload)

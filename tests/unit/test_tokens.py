@@ -8,7 +8,6 @@ import hmac
 import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from typing import Any
 from uuid import UUID
 
 import httpx
@@ -20,8 +19,9 @@ from api.access import Principal, Role
 from api.auth import RefusedTokenError
 from api.auth_foreign import ForeignTokens
 from api.issuer.keys import SigningKey, key_of, public_pem
+from api.issuer.tokens import AUDIENCE
 from gateway.errors import UnavailableError
-from tests.archives import AUDIENCE, ISSUER, KEY, VERIFIER
+from tests.archives import ISSUER, KEY, VERIFIER
 
 NOW = datetime.now(UTC)
 FOREIGN = "https://id.example/realms/city"
@@ -38,7 +38,7 @@ GOOD = {
 
 
 def token(
-    key: SigningKey = KEY, kid: str | None = None, typ: str = "at+jwt", **changed: Any
+    key: SigningKey = KEY, kid: str | None = None, typ: str = "at+jwt", **changed: object
 ) -> str:
     claims = {name: value for name, value in (GOOD | changed).items() if value is not None}
     headers = {"kid": kid or key.kid, "typ": typ}
@@ -130,8 +130,8 @@ async def foreign(elsewhere: Elsewhere) -> AsyncIterator[ForeignTokens]:
         yield ForeignTokens(client, find, issuer=FOREIGN, audience=AUDIENCE)
 
 
-def foreign_token(key: SigningKey = KEY, **changed: Any) -> str:
-    return token(key, typ="JWT", **({"iss": FOREIGN, "sub": "u-1"} | changed))
+def foreign_token(key: SigningKey = KEY, **changed: object) -> str:
+    return token(key, None, "JWT", **({"iss": FOREIGN, "sub": "u-1"} | changed))
 
 
 async def test_another_issuers_person_is_the_account_that_names_them(

@@ -7,7 +7,18 @@ from __future__ import annotations
 
 import typer
 
-from gateway.cli.admin import careteam, client, device, home, hub, link, resident, user
+from gateway.cli.admin import (
+    attribution,
+    careteam,
+    client,
+    device,
+    home,
+    hub,
+    link,
+    resident,
+    user,
+    worklist,
+)
 
 EXAMPLES = """\
 例 / examples:
@@ -32,5 +43,6 @@ app = typer.Typer(
     epilog=EXAMPLES,
     no_args_is_help=True,
 )
-for group in (home, hub, resident, device, link, user, careteam, client):
+for group in (home, hub, resident, device, link, user, careteam, client, worklist, attribution):
     app.add_typer(group.app, name=group.__name__.rpartition(".")[2])
+app.add_typer(resident.app, name="residents", hidden=True)

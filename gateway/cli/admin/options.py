@@ -12,9 +12,11 @@ from uuid import UUID
 import typer
 
 from api import registry
+from api.corrections import Author
 from api.records import Registration
 from gateway.cli.database import database_url
 from gateway.errors import UsageError
+from gateway.platform.audit import command_actor
 from gateway.platform.postgres import Connection, connect_blocking, translated
 from gateway.platform.settings import load_settings
 from gateway.vital_sign import NO_USER_SLOT
@@ -43,6 +45,7 @@ Slot = Annotated[
     ),
 ]
 ResidentOption = Annotated[UUID, typer.Option("--resident", help="居民编号 / the resident's id.")]
+Because = Annotated[str, typer.Option("--reason", help="理由, 记入审计 / why; kept in the audit.")]
 TIME_HELP = "时间须带时区, 如 2026-05-01T08:00+08:00 / with its offset"
 
 
@@ -66,6 +69,28 @@ def moment_of(text: str | datetime) -> datetime:
             f"时间需带时区 / a time needs its offset, such as 2026-05-01T08:00+08:00: {text}"
         )
     return moment
+
+
+NOBODY = "nobody"
+"""What stands for no resident."""
+
+
+def resident_or_nobody(text: str) -> UUID | None:
+    """Read a resident's id, or `NOBODY`."""
+    if text.lower() == NOBODY:
+        return None
+    try:
+        return UUID(text)
+    except ValueError as error:
+        raise typer.BadParameter(
+            f"应为居民编号或 {NOBODY} / a resident's id or {NOBODY}: {text}"
+        ) from error
+
+
+def author(reason: str) -> Author:
+    """Return who runs this command, as the audit has them."""
+    actor, origin = command_actor()
+    return Author(actor=actor, origin=origin, reason=reason)
 
 
 def register(new: Registration) -> None:

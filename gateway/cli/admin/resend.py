@@ -9,7 +9,8 @@ from uuid import uuid4
 from gateway.errors import UnavailableError
 from gateway.platform import mqtt
 from gateway.platform.broker_address import BrokerAccess
-from gateway.wire import Channel, ResendRequest, encode_resend, hub_id, topic
+from gateway.resend import ResendRequest, encode_resend
+from gateway.wire import Channel, hub_id, topic
 
 IN_FLIGHT_MAX = 100
 """Requests sent without the broker's word on the first of them."""

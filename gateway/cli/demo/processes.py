@@ -106,13 +106,15 @@ class Parts:
 
     ingest: Process
     api: Process
+    alerts: Process
     homes: Process
     hubs: Process
 
     @property
     def supervised(self) -> tuple[Process | Devices, ...]:
         """What is to be started again, a part after those that it needs."""
-        return (self.ingest, self.api, Devices(homes=self.homes, hubs=self.hubs), self.hubs)
+        devices = Devices(homes=self.homes, hubs=self.hubs)
+        return (self.ingest, self.api, self.alerts, devices, self.hubs)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,7 +147,7 @@ def running(plan: Plan) -> Iterator[Parts]:
     """Start all parts and wait until each is ready; end them afterwards, the devices first."""
     plan.journal.unlink(missing_ok=True)
     plan.journal.touch()
-    ingest_port, hubs_port = free_port(), free_port()
+    ingest_port, alerts_port, hubs_port = free_port(), free_port(), free_port()
     started: list[Process] = []
 
     def start(program: Callable[[], Program], is_ready: Callable[[], bool]) -> Process:
@@ -172,12 +174,18 @@ def running(plan: Plan) -> Iterator[Parts]:
             lambda: _program(plan, "api", ("api", "--port", str(plan.api_port))),
             lambda: _answers(plan.api_port),
         )
+        alerts = start(
+            lambda: _program(
+                plan, "alerts", ("alerts", "run"), HEARTH_METRICS_PORT=str(alerts_port)
+            ),
+            lambda: _answers(alerts_port),
+        )
         homes = start(homes_program, plan.bus_file.exists)
         homes.wait_ready()
         hubs = start(hubs_program, lambda: _answers(hubs_port))
-        for process in (ingest, api, hubs):
+        for process in (ingest, api, alerts, hubs):
             process.wait_ready()
-        yield Parts(ingest=ingest, api=api, homes=homes, hubs=hubs)
+        yield Parts(ingest=ingest, api=api, alerts=alerts, homes=homes, hubs=hubs)
     finally:
         for process in reversed(started):
             process.stop()

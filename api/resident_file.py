@@ -1,0 +1,193 @@
+"""A resident's copy of the archive: one ZIP with the profile, all measurements as JSON and CSV.
+
+Personal Information Protection Law, article 45: the person may have a copy. Made in memory-bounded
+steps: pages of measurements go into a file that leaves memory when it is large.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import io
+import tempfile
+import zipfile
+from collections.abc import AsyncIterator, Iterable, Sequence
+from datetime import UTC, datetime
+from typing import IO, Any
+from uuid import UUID
+
+import orjson
+
+from api.access import Principal
+from api.archive import COLUMNS, Archive, Order, Selection, stored_measurement
+from api.cursor import BEFORE_ALL, BEHIND_ALL
+from api.documents import AbsentValue, MeasurementDocument
+from api.json_rows import measurement_document
+from api.people import QUERIES, PersonDocument, person, person_document
+from api.resident_import import QUERIES as RESIDENTS
+from api.vault import IdentityVault
+from gateway import __version__
+from gateway.errors import UsageError
+from gateway.platform.audit import AuditEvent, command_actor, write_audit
+from gateway.platform.postgres import AsyncConnection, translated
+from gateway.vitals import QUANTITIES, SIGNS
+
+MEDIA_TYPE = "application/zip"
+FILE_NAME = "hearth-archive.zip"
+"""The same for everyone: a name could reach a log."""
+PAGE_ROWS = 5_000
+"""Measurements that are read at once."""
+MEMORY_BYTES_MAX = 4 * 1024 * 1024
+"""A longer copy is put together on disk."""
+COPY_BYTES_MAX = 256 * 1024 * 1024
+"""A longer copy is made by `hearth admin resident export`, not by the API."""
+
+README = """\
+这是您在 Hearth 家庭体征档案中的全部数据。 / This is all that Hearth keeps of you.
+
+profile.json        资料与个人目标 / who you are, and your own limits
+measurements.json   全部测量, 每行一条 / every measurement, one JSON object a line
+measurements.csv    同样的内容, 表格 / the same as a table (UTF-8)
+
+时间带有测量地的时差; 数值与设备所示位数一致。 / Times have the offset of where you measured; values
+have the digits that the device showed.
+"""
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+"""By which a spreadsheet program knows that it is UTF-8."""
+_EVERY = QUERIES["every_measurement"].format(quantities=COLUMNS)
+_FIXED = ("measured_at", "sign", "device", "user_slot", "time_quality", "artefact", "statuses")
+
+
+async def resident_file(
+    archive: Archive, vault: IdentityVault, principal: Principal, resident: UUID
+) -> bytes:
+    """Return the archive file; `Archive.reading` names the errors."""
+    profile = await person(archive, vault, principal, resident)
+    pages = _pages(archive, principal, resident)
+    with tempfile.SpooledTemporaryFile(MEMORY_BYTES_MAX) as file:
+        await write_copy(file, profile, pages)
+        file.seek(0)
+        return file.read(COPY_BYTES_MAX)
+
+
+async def export_resident(
+    connection: AsyncConnection, vault: IdentityVault, resident: UUID, file: IO[bytes]
+) -> int:
+    """Write the archive file as the schema's owner, audited; returns how many measurements it has.
+
+    Raises:
+        UsageError: there is no such resident.
+        UnavailableError: the database is down.
+    """
+    actor, origin = command_actor()
+    with translated():
+        async with connection.transaction():
+            # So that a measurement's times are written as everywhere (api.archive).
+            await connection.execute("SET LOCAL timezone = 'UTC'")
+            whom = {"resident": resident}
+            found = await (await connection.execute(QUERIES["profile"], whom)).fetchone()
+            key = await (await connection.execute(RESIDENTS["sealed_of"], whom)).fetchone()
+            if found is None or key is None:
+                raise UsageError(f"居民未登记 / resident {resident} is not entered")
+            event = AuditEvent(
+                actor=actor, action="resident.copy", resident_id=key[0], origin=origin
+            )
+            await write_audit(connection, [event])
+            pages = _all_pages(connection, key[0])
+            return await write_copy(file, person_document(vault, resident, found), pages)
+
+
+async def _all_pages(
+    connection: AsyncConnection, resident_id: int
+) -> AsyncIterator[Sequence[MeasurementDocument]]:
+    async with connection.cursor(name="resident_copy") as cursor:
+        await cursor.execute(_EVERY, {"resident_id": resident_id})
+        while rows := await cursor.fetchmany(PAGE_ROWS):
+            yield [measurement_document(stored_measurement(row)) for row in rows]
+
+
+async def write_copy(
+    file: IO[bytes],
+    profile: PersonDocument,
+    pages: AsyncIterator[Sequence[MeasurementDocument]],
+) -> int:
+    """Write the archive file and return how many measurements it has."""
+    count = 0
+    with (
+        zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive,
+        tempfile.SpooledTemporaryFile(MEMORY_BYTES_MAX) as table,
+    ):
+        archive.writestr("README.txt", README)
+        archive.writestr("profile.json", orjson.dumps(profile, option=orjson.OPT_INDENT_2))
+        head = {"made_at": datetime.now(UTC), "hearth": __version__}
+        archive.writestr("about.json", orjson.dumps(head))
+        with archive.open("measurements.json", "w", force_zip64=True) as lines:
+            table.write(_BYTE_ORDER_MARK + _row(_headings()))
+            async for page in pages:
+                count += len(page)
+                lines_of_page, rows = await asyncio.to_thread(_rendered, page)
+                lines.write(lines_of_page)
+                table.write(rows)
+        table.seek(0)
+        with archive.open("measurements.csv", "w", force_zip64=True) as rows_file:
+            while piece := table.read(MEMORY_BYTES_MAX):
+                rows_file.write(piece)
+    return count
+
+
+def _rendered(page: Sequence[MeasurementDocument]) -> tuple[bytes, bytes]:
+    lines = b"".join(orjson.dumps(document) + b"\n" for document in page)
+    return lines, b"".join(_row(_cells(document)) for document in page)
+
+
+async def _pages(
+    archive: Archive, principal: Principal, resident: UUID
+) -> AsyncIterator[Sequence[MeasurementDocument]]:
+    after = None
+    while True:
+        rows = await archive.measurements(
+            principal,
+            resident,
+            Selection(
+                signs=SIGNS,
+                from_at=BEFORE_ALL.measured_at,
+                to_at=BEHIND_ALL.measured_at,
+                order=Order.ASC,
+                after=after,
+                limit=PAGE_ROWS,
+            ),
+        )
+        if rows:
+            yield [measurement_document(row) for row in rows]
+        if len(rows) < PAGE_ROWS:
+            return
+        after = rows[-1].place
+
+
+def _headings() -> list[str]:
+    return [*_FIXED, *(quantity.name for quantity in QUANTITIES)]
+
+
+def _cells(document: MeasurementDocument) -> list[Any]:
+    values = {
+        name: value.absent if isinstance(value, AbsentValue) else value.value
+        for name, value in document.values.items()
+    }
+    fixed = [getattr(document, name) for name in _FIXED[:-1]]
+    return [
+        *fixed,
+        " ".join(document.statuses),
+        *(_text(values.get(quantity.name)) for quantity in QUANTITIES),
+    ]
+
+
+def _text(value: object) -> str:
+    if value is None or isinstance(value, str):
+        return value or ""
+    return orjson.dumps(value).decode()
+
+
+def _row(cells: Iterable[object]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text).writerow(cells)
+    return text.getvalue().encode()

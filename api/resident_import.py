@@ -1,0 +1,358 @@
+"""Entering residents by the million: lines of a file to sealed rows, a chunk at a time.
+
+A line is rejected by its number and a reason, never by what it says. The same file again changes
+nothing: each line leaves a keyed fingerprint. Memory is one chunk, whatever the file's length.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from datetime import date
+from itertools import islice
+from pathlib import Path
+from typing import Any, BinaryIO
+from uuid import UUID, uuid4
+
+from api.profile import Heading, Profile, ProfileError, targets_json
+from api.vault import Identity, IdentityVault, Marks, Sealed
+from gateway.errors import UnavailableError, UsageError
+from gateway.platform.postgres import (
+    Connection,
+    DuplicateKeyError,
+    Jsonb,
+    load_queries,
+    translated,
+)
+
+QUERIES = load_queries(Path(__file__).parent / "sql" / "residents.sql")
+
+CHUNK_LINES = 5_000
+"""Lines that are committed together."""
+CHUNK_ATTEMPTS_MAX = 5
+"""When others enter the same residents meanwhile, a chunk is tried again so often."""
+CELL_CHARS_MAX = 4_096
+"""A line with a longer cell is rejected."""
+SNIFFED_BYTES = 1 << 20
+"""By so much of its beginning a file is judged to be UTF-8 or GB 18030."""
+
+_TYPES = (
+    *("int4", "uuid", "int2", "int2", "float4", "text", "jsonb"),
+    *("bytea", "bytea", "bytea", "bytea", "bytea", "int2", "bytea"),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rejected:
+    """A line that was not entered, and why."""
+
+    line: int
+    column: str
+    why: str
+
+
+@dataclass(slots=True, kw_only=True)
+class Counts:
+    """What became of the lines."""
+
+    lines: int = 0
+    entered: int = 0
+    changed: int = 0
+    unchanged: int = 0
+    rejected: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Line:
+    number: int
+    profile: Profile
+    marks: Marks
+    fingerprint: bytes
+
+    @property
+    def numbers(self) -> list[bytes]:
+        return [mark for mark in (self.marks.national_id, self.marks.health_card) if mark]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Known:
+    resident_id: int
+    resident: UUID
+    fingerprint: bytes | None
+    sealed: Sealed | None
+
+
+def import_residents(
+    connection: Connection,
+    vault: IdentityVault,
+    file: BinaryIO,
+    today: date,
+    reject: Callable[[Rejected], None],
+    progress: Callable[[Counts], None],
+) -> Counts:
+    """Enter the residents of a CSV file and return what became of its lines.
+
+    `connection` is in autocommit mode; each chunk is a transaction of its own.
+
+    Raises:
+        UsageError: the heading is not as needed, or the vault's key is not the archive's.
+        UnavailableError: the database is down; what was committed stays, run it again.
+    """
+    with translated():
+        require_right_key(connection, vault)
+        connection.execute(QUERIES["make_incoming"])
+        connection.execute(QUERIES["make_seen"])
+        rows = _rows(file)
+        heading = _heading(rows)
+        counts = Counts()
+        for chunk in _chunks(rows):
+            _enter(connection, vault, chunk, heading, today, counts, reject)
+            progress(counts)
+    return counts
+
+
+def require_right_key(connection: Connection, vault: IdentityVault) -> None:
+    """Refuse to seal with a key that is not the one the archive was sealed with.
+
+    Raises:
+        UsageError: it is another one.
+    """
+    found = connection.execute(QUERIES["any_key"], {"key_id": vault.key_id}).fetchone()
+    if found is not None:
+        vault.rewrap(*found)
+
+
+def _rows(file: BinaryIO) -> Iterator[tuple[int, list[str]]]:
+    """Yield (line number, cells) of lines that are not empty; no cells where it is no CSV."""
+    beginning = file.read(SNIFFED_BYTES)
+    file.seek(0)
+    # Bytes that are neither become lone surrogates, which no cell may hold: the line is rejected.
+    text = io.TextIOWrapper(
+        file, encoding=_encoding(beginning), errors="surrogateescape", newline=""
+    )
+    csv.field_size_limit(CELL_CHARS_MAX)
+    reader = csv.reader(text, strict=True)
+    while True:
+        try:
+            cells = next(reader)
+        except StopIteration:
+            text.detach()  # else the file, which is the caller's, would be closed with it
+            return
+        except csv.Error:
+            yield reader.line_num, []
+        else:
+            if cells:
+                yield reader.line_num, cells
+
+
+def _encoding(beginning: bytes) -> str:
+    cut = beginning.rfind(b"\n") + 1 or len(beginning)  # not in the middle of a character
+    try:
+        beginning[:cut].decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return "gb18030"
+    return "utf-8-sig"
+
+
+def _heading(rows: Iterator[tuple[int, list[str]]]) -> Heading:
+    _number, cells = next(rows, (0, []))
+    try:
+        return Heading(cells)
+    except ProfileError as error:
+        raise UsageError(
+            f"表头有误 / the heading is wrong ({error}): 首行应为列名 / the first line names the columns, "
+            "姓名,身份证号,健康卡号,出生日期,性别,机构,团队,身高,目标:systolic_mmhg or "
+            "name,national_id,health_card,birth_date,sex,clinic,care_team,height_cm,"
+            "target:systolic_mmhg"
+        ) from error
+
+
+def _chunks(
+    rows: Iterator[tuple[int, list[str]]],
+) -> Iterator[list[tuple[int, list[str]]]]:
+    while chunk := list(islice(rows, CHUNK_LINES)):
+        yield chunk
+
+
+def _enter(
+    connection: Connection,
+    vault: IdentityVault,
+    chunk: Iterable[tuple[int, list[str]]],
+    heading: Heading,
+    today: date,
+    counts: Counts,
+    reject: Callable[[Rejected], None],
+) -> None:
+    lines: list[_Line] = []
+    faults: list[Rejected] = []
+    total = 0
+    for number, cells in chunk:
+        total += 1
+        try:
+            profile = heading.read(cells, today)
+        except ProfileError as error:
+            faults.append(Rejected(line=number, column=error.column, why=error.why))
+            continue
+        lines.append(
+            _Line(
+                number=number,
+                profile=profile,
+                marks=vault.marks(profile.identity),
+                fingerprint=vault.fingerprint(profile.canonical()),
+            )
+        )
+    entered, changed, refused = _committed(connection, vault, lines)
+    for fault in sorted([*faults, *refused], key=lambda fault: fault.line):
+        reject(fault)
+    rejected = len(faults) + len(refused)
+    counts.lines += total
+    counts.entered += entered
+    counts.changed += changed
+    counts.unchanged += total - entered - changed - rejected
+    counts.rejected += rejected
+
+
+def _committed(
+    connection: Connection, vault: IdentityVault, lines: list[_Line]
+) -> tuple[int, int, list[Rejected]]:
+    """Commit a chunk; returns how many were entered, how many changed, and who was refused."""
+    for _attempt in range(CHUNK_ATTEMPTS_MAX):
+        try:
+            with connection.transaction(), translated():
+                return _commit_once(connection, vault, lines)
+        except DuplicateKeyError:
+            continue  # another import was faster: look again
+    raise UnavailableError("database: the same residents are being entered by another import")
+
+
+def _commit_once(
+    connection: Connection, vault: IdentityVault, lines: list[_Line]
+) -> tuple[int, int, list[Rejected]]:
+    seen, known = _seen(connection, lines), _known(connection, lines)
+    taken, refused = _without_doubles(lines, seen, known)
+    noted = {mark: line.number for line in taken for mark in line.numbers}
+    if noted:
+        see = {"marks": list(noted), "lines": list(noted.values())}
+        connection.execute(QUERIES["see"], see)
+    owned = [(line, _owner(line, known)) for line in taken]
+    new = [line for line, owner in owned if owner is None]
+    rows = [_row(vault, None, uuid4(), line.profile, line.marks, line.fingerprint) for line in new]
+    rows += [
+        _changed_row(vault, owner, line)
+        for line, owner in owned
+        if owner is not None and owner.fingerprint != line.fingerprint
+    ]
+    if rows:
+        with connection.cursor() as cursor, cursor.copy(QUERIES["copy_incoming"]) as copy:
+            copy.set_types(_TYPES)
+            for row in rows:
+                copy.write_row(row)
+        for statement in ("enter_residents", "enter_profiles", "enter_keys"):
+            connection.execute(QUERIES[statement])
+    return len(new), len(rows) - len(new), refused
+
+
+def _without_doubles(
+    lines: list[_Line], seen: dict[bytes, int], known: dict[bytes, _Known]
+) -> tuple[list[_Line], list[Rejected]]:
+    """Part the lines that can be entered from those that contradict others. Changes `seen`."""
+    taken, refused = [], []
+    for line in lines:
+        before = next((seen[mark] for mark in line.numbers if mark in seen), None)
+        owners = {known[mark].resident for mark in line.numbers if mark in known}
+        if before is not None:
+            refused.append(_refused(line, f"same_number_as_line_{before}"))
+        elif len(owners) > 1:
+            refused.append(_refused(line, "numbers_of_two_residents"))
+        else:
+            taken.append(line)
+            seen.update(dict.fromkeys(line.numbers, line.number))
+    return taken, refused
+
+
+def _owner(line: _Line, known: dict[bytes, _Known]) -> _Known | None:
+    return next((known[mark] for mark in line.numbers if mark in known), None)
+
+
+def _seen(connection: Connection, lines: list[_Line]) -> dict[bytes, int]:
+    marks = [mark for line in lines for mark in line.numbers]
+    return dict(connection.execute(QUERIES["seen_before"], {"marks": marks}).fetchall())
+
+
+def _known(connection: Connection, lines: list[_Line]) -> dict[bytes, _Known]:
+    found = connection.execute(
+        QUERIES["find_marked"],
+        {
+            "national_ids": [line.marks.national_id for line in lines if line.marks.national_id],
+            "health_cards": [line.marks.health_card for line in lines if line.marks.health_card],
+        },
+    )
+    return {
+        mark: _Known(
+            resident_id=resident_id,
+            resident=resident,
+            fingerprint=fingerprint,
+            sealed=None
+            if sealed is None or wrapped is None
+            else Sealed(key_id=key_id, wrapped=wrapped, content=sealed),
+        )
+        for resident_id, resident, *marks, fingerprint, key_id, wrapped, sealed in found
+        for mark in marks
+        if mark is not None
+    }
+
+
+def _changed_row(vault: IdentityVault, known: _Known, line: _Line) -> tuple[Any, ...]:
+    profile = _completed(vault, known, line.profile)
+    marks = vault.marks(profile.identity)
+    return _row(vault, known.resident_id, known.resident, profile, marks, line.fingerprint)
+
+
+def _completed(vault: IdentityVault, known: _Known, profile: Profile) -> Profile:
+    """Keep what the archive knows and the line does not say."""
+    if known.sealed is None:
+        return profile
+    before, said = vault.unseal(known.resident, known.sealed), profile.identity
+    return replace(
+        profile,
+        identity=Identity(
+            name=said.name,
+            national_id=said.national_id or before.national_id,
+            health_card=said.health_card or before.health_card,
+            birth_date=said.birth_date or before.birth_date,
+        ),
+    )
+
+
+def _row(
+    vault: IdentityVault,
+    resident_id: int | None,
+    resident: UUID,
+    profile: Profile,
+    marks: Marks,
+    fingerprint: bytes,
+) -> tuple[Any, ...]:
+    sealed = vault.seal(resident, profile.identity)
+    born = profile.identity.birth_date
+    return (
+        resident_id,
+        resident,
+        None if born is None else born.year,
+        profile.sex.value,
+        profile.height_cm,
+        profile.clinic,
+        Jsonb(targets_json(profile.targets)),
+        fingerprint,
+        marks.national_id,
+        marks.health_card,
+        marks.name,
+        sealed.content,
+        sealed.key_id,
+        sealed.wrapped,
+    )
+
+
+def _refused(line: _Line, why: str) -> Rejected:
+    return Rejected(line=line.number, column="national_id", why=why)

@@ -1,0 +1,283 @@
+"""The REST API against the SQL that it cannot do without, on the same cores in the same run.
+
+Three reads of a large archive, each with its token checked, its access decided by the database and
+its audit written: (a) a resident's blood pressure of 90 days, (b) the latest of all signs, (c) a
+worklist of 500. Beside each, pgbench runs the statements that the API runs, as the API's role, in the
+same transactions. First over a fiftieth of the archive (a fifth with --quick), then over all of it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from uuid import UUID
+
+from bench.api_process import SERVICE, ApiProcess, reader_of, running_api
+from bench.databases import own_database
+from bench.result import Result, compare
+from gateway.errors import UnavailableError
+from gateway.platform.embedded.packages import find_packages
+from gateway.platform.named_sql import load_statements
+from gateway.platform.postgres import connect_blocking, dsn_parts, load_queries, sql
+from gateway.platform.settings import LOOPBACK, load_settings
+from gateway.vital_sign import VitalSign
+from gateway.vitals import SIGNS
+
+ROWS, ROWS_QUICK = 50_000_000, 5_000_000
+ROWS_SMALL = 1_000_000
+DAYS = 364
+"""Of each resident, in weekly chunks."""
+A_DAY = (3, 2, 1, 24, 7)
+"""Readings a day, sign by sign in the order of the registry; a sixth sign has as many as the first."""
+GOAL_P99_MS = 25.0
+GOAL_RATE = 0.4
+"""Requests a second over pgbench's transactions a second."""
+GOAL_GROWTH = 1.2
+"""The cost of a request over the whole archive, over that in the small one."""
+CONNECTIONS = 8
+SECONDS, SECONDS_QUICK = 15.0, 5.0
+ROUNDS, ROUNDS_QUICK = 5, 3
+ASKED_RESIDENTS = 2_000
+"""So many different residents are asked for, drawn at random."""
+WORKLIST = 500
+
+_DATABASE = "hearth_bench_api"
+_SQL = Path(__file__).parent / "sql"
+_QUERIES = load_queries(_SQL / "api.sql")
+_BEFORE = ("residents", "homes", "devices", "without_indexes", "without_index_of_resident")
+_AFTER = ("with_indexes", "with_index_of_resident")
+_LAST_DAY = datetime(2026, 6, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """One kind of request: its path for a resident, and the script that does the same in pgbench."""
+
+    name: str
+    path: Callable[[UUID], str]
+    script: str
+    goal: bool
+    """Whether the goals of latency, rate and growth are for it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Round:
+    """What a round measured."""
+
+    p50_ms: float
+    p99_ms: float
+    rate: float
+
+
+def bench_api(server: str, *, quick: bool, progress: Callable[[str], None]) -> list[Result]:
+    """Measure in a database of its own on `server`, which is dropped afterwards."""
+    rows = ROWS_QUICK if quick else ROWS
+    seconds, rounds = (SECONDS_QUICK, ROUNDS_QUICK) if quick else (SECONDS, ROUNDS)
+    with own_database(server, _DATABASE) as dsn:
+        archive = _Archive(dsn, server, progress)
+        results = []
+        archive.fill(ROWS_SMALL)
+        small = {case.name: _measured(archive, case, seconds, rounds) for case in cases()}
+        archive.fill(rows)
+        for case in cases():
+            asked = _measured(archive, case, seconds, rounds)
+            raw = [archive.pgbench(case, seconds) for _ in range(rounds)]
+            results += _results(case, asked, raw, small[case.name], rows)
+        return results
+
+
+def cases() -> tuple[Case, ...]:
+    """Return the three reads."""
+    since = (_LAST_DAY - timedelta(days=90)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    pressure = SIGNS[0]
+    peers = {
+        name: script.format(
+            reader=SERVICE.id,
+            since=since,
+            pressure=f"{{{pressure.code}}}",
+            signs="{" + ",".join(str(sign.code) for sign in SIGNS) + "}",
+            worklist=WORKLIST,
+        )
+        for name, script in load_statements(_SQL / "api_peer.sql").items()
+    }
+    asked = f"measurements?sign={pressure.name}&from={since}&limit=1000"
+    return (
+        Case(
+            name="90 days of blood pressure",
+            path=lambda resident: f"/api/v1/residents/{resident}/{asked}",
+            script=peers["pressure"],
+            goal=True,
+        ),
+        Case(
+            name="latest of all signs",
+            path=lambda resident: f"/api/v1/residents/{resident}/latest",
+            script=peers["latest"],
+            goal=True,
+        ),
+        Case(
+            name=f"worklist of {WORKLIST}",
+            path=lambda _resident: f"/api/v1/worklists/last-measured?limit={WORKLIST}",
+            script=peers["worklist"],
+            goal=False,
+        ),
+    )
+
+
+class _Archive:
+    """The database, as full as it is by now, and those who read it."""
+
+    def __init__(self, dsn: str, server: str, progress: Callable[[str], None]) -> None:
+        self._dsn = dsn
+        self._progress = progress
+        self._residents = 0
+        settings = load_settings()
+        packages = find_packages(settings.home)
+        assert packages is not None  # noqa: S101 - the embedded server runs from them
+        self._program = str(packages.program("pgbench"))
+        self._reader = reader_of(dsn, server)
+
+    def fill(self, rows: int) -> None:
+        """Add residents until there are about so many measurements."""
+        last = rows // (DAYS * sum(map(_a_day, range(len(SIGNS)))))
+        more = {"first": self._residents + 1, "last": last, "signs": len(SIGNS)}
+        with connect_blocking(self._dsn, application="hearth-bench", autocommit=True) as connection:
+            for name in _BEFORE:
+                connection.execute(_QUERIES[name], more)
+            weeks = DAYS // 7
+            for week in range(weeks):
+                from_at = _LAST_DAY - timedelta(days=DAYS - 7 * week)
+                for place, sign in enumerate(SIGNS):
+                    connection.execute(
+                        _week(sign),
+                        more
+                        | {
+                            "from_at": from_at,
+                            "place": place + 1,
+                            "sign": sign.code,
+                            "a_day": _a_day(place),
+                        },
+                    )
+                self._progress(f"filling {last:,} residents: week {week + 1}/{weeks}")
+            for name in _AFTER:
+                connection.execute(_QUERIES[name])
+            connection.execute("VACUUM ANALYZE")
+            counted = connection.execute(_QUERIES["count"]).fetchone()
+        self._residents = last
+        self._progress(f"{counted[0] if counted else 0:,} measurements")
+
+    def api(self) -> AbstractContextManager[ApiProcess]:
+        """Run the API over it."""
+        return running_api(self._reader)
+
+    def ask(self, api: ApiProcess, case: Case, seconds: float) -> Round:
+        """Ask the API at all connections for a while, from a process of its own."""
+        drawn = random.Random(7)  # noqa: S311 - the same residents in each round
+        paths = [
+            case.path(_public_id(drawn.randint(1, self._residents))) for _ in range(ASKED_RESIDENTS)
+        ]
+        done = subprocess.run(  # noqa: S603 - our own program
+            [
+                *(sys.executable, "-m", "bench.load", LOOPBACK, str(api.port)),
+                *(str(CONNECTIONS), str(seconds)),
+            ],
+            input="\n".join(map(json.dumps, paths)),
+            env=os.environ | {"HEARTH_BENCH_TOKEN": api.token},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise UnavailableError(f"bench.load: {done.stderr.strip()}")
+        said = json.loads(done.stdout)
+        ms = said["ms"]
+        return Round(
+            p50_ms=ms[len(ms) // 2],
+            p99_ms=ms[min(int(len(ms) * 0.99), len(ms) - 1)],
+            rate=said["requests"] / said["seconds"],
+        )
+
+    def pgbench(self, case: Case, seconds: float) -> float:
+        """Return the transactions a second of the same statements."""
+        with tempfile.NamedTemporaryFile("w", suffix=".sql") as script:
+            script.write(case.script)
+            script.flush()
+            done = subprocess.run(  # noqa: S603 - PostgreSQL's own
+                [
+                    *(self._program, "-n", "-M", "prepared", "-f", script.name),
+                    *("-c", str(CONNECTIONS), "-T", str(int(seconds))),
+                    *("-D", f"residents={self._residents}"),
+                ],
+                env=os.environ | dsn_parts(self._reader),
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+        if done.returncode:
+            raise UnavailableError(f"pgbench: {done.stderr.strip()}")
+        found = re.search(r"tps = ([0-9.]+)", done.stdout)
+        assert found, done.stdout  # noqa: S101 - pgbench always says so
+        return float(found[1])
+
+
+def _measured(archive: _Archive, case: Case, seconds: float, rounds: int) -> list[Round]:
+    with archive.api() as api:
+        archive.ask(api, case, min(seconds, 2.0))  # warm: plans, caches
+        return [archive.ask(api, case, seconds) for _ in range(rounds)]
+
+
+def _results(
+    case: Case, asked: Sequence[Round], raw: Sequence[float], small: Sequence[Round], rows: int
+) -> list[Result]:
+    size = f"{rows // 1_000_000} million rows"
+    goal = case.goal
+    return [
+        compare(
+            f"{case.name}, p99", "ms", [one.p99_ms for one in asked],
+            "the goal", [GOAL_P99_MS] * len(asked),
+            goal=1.0 if goal else None, lower_is_better=True,
+        ),
+        compare(
+            f"{case.name}, p50", "ms", [one.p50_ms for one in asked],
+            "its p99", [one.p99_ms for one in asked], goal=None, lower_is_better=True,
+        ),
+        compare(
+            f"{case.name}, {size}", "requests/s", [one.rate for one in asked],
+            "pgbench, the same SQL", raw, goal=GOAL_RATE if goal else None,
+        ),
+        compare(
+            f"{case.name}, growth", "ms/request", [1000 / one.rate for one in asked],
+            "1 million rows", [1000 / one.rate for one in small],
+            goal=GOAL_GROWTH if goal else None, lower_is_better=True,
+        ),
+    ]  # fmt: skip
+
+
+def _a_day(place: int) -> int:
+    return A_DAY[place % len(A_DAY)]
+
+
+def _week(sign: VitalSign) -> sql.Composed:
+    return _QUERIES["week"].format(
+        a_day=sql.SQL("%(a_day)s"),
+        quantities=sql.SQL(", ").join(sql.Identifier(q.name) for q in sign.quantities),
+        values=sql.SQL(", ").join(
+            sql.SQL("round({} + {} * random())").format(
+                sql.Literal(q.typical.mean), sql.Literal(q.typical.between)
+            )
+            for q in sign.quantities
+        ),
+    )
+
+
+def _public_id(number: int) -> UUID:
+    return UUID(f"00000000-0000-4000-8000-{number:012x}")

@@ -1,0 +1,31 @@
+-- What the API asks the database for each kind of request, as pgbench scripts (bench.api): the same
+-- transaction by the same role. {reader}: the account of the API's token; {since}: the first instant.
+
+-- name: pressure
+-- 90 days of a resident's blood pressure.
+\set r random(1, :residents)
+BEGIN;
+SELECT * FROM access.begin(
+    '{reader}', NULL, 'measurement.read', 'values',
+    ARRAY[('00000000-0000-4000-8000-' || lpad(to_hex(:r::integer), 12, '0'))::uuid], NULL, NULL);
+SELECT * FROM access.page_descending(
+    :r::integer, '{pressure}', '{since}', 'infinity', 'infinity', 0, 0::smallint, 0::smallint, 0, 1001);
+COMMIT;
+
+-- name: latest
+-- The latest of all signs.
+\set r random(1, :residents)
+BEGIN;
+SELECT * FROM access.begin(
+    '{reader}', NULL, 'measurement.latest', 'values',
+    ARRAY[('00000000-0000-4000-8000-' || lpad(to_hex(:r::integer), 12, '0'))::uuid], NULL, NULL);
+SELECT * FROM access.latest(:r::integer, '{signs}', 1::smallint);
+COMMIT;
+
+-- name: worklist
+-- Who was last measured when.
+BEGIN;
+SELECT * FROM access.begin(
+    '{reader}', NULL, 'worklist.read', 'worklist', NULL, NULL, NULL);
+SELECT * FROM access.last_measured('{signs}', NULL, {worklist} + 1);
+COMMIT;

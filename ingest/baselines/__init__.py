@@ -1,0 +1,1 @@
+"""What is usual for each resident, and which readings are not."""

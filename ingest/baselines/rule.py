@@ -1,0 +1,129 @@
+"""When a reading is unusual for its resident: far from the last ones that were measured before it.
+
+Of a resident's sign the `WINDOW` readings before a reading (by time of measurement, not older than
+`AGE_MS_MAX`, no artefacts) tell what is usual: their median, and how far they lie from it. A reading
+is unusual where a quantity lies outside all of them, and farther from the median than `WIDTHS` times
+the width: the robust spread, at least that of the population within a person, more after a pause.
+A function of the stored readings alone: late ones change what was unusual behind them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from gateway.quantity import Quantity
+from gateway.vital_sign import QUANTITIES_MAX, VitalSign
+from gateway.vitals import SIGNS
+
+WINDOW = 16
+"""So many readings tell what is usual."""
+READINGS_MIN = 6
+"""Of a quantity with fewer values in the window nothing is unusual yet."""
+AGE_MS_MAX = 90 * 86_400_000
+"""What lies longer ago tells nothing."""
+WIDTHS = 6.0
+"""Farther from the median than so many widths is unusual."""
+DRIFT_SHARE = 0.25
+"""A level moves in a day by this share of the spread within a person, as a random walk."""
+
+_MAD_TO_DEVIATION = 1.4826
+"""The median absolute deviation of a normal distribution times this is its standard deviation."""
+_DAY_MS = 86_400_000
+
+Ints = npt.NDArray[np.int64]
+Values = npt.NDArray[np.float32]
+Bools = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Series:
+    """Readings without artefacts, in the order of `key` (resident and sign), then of `at_ms`.
+
+    `value`: (n, 5) float32, canonical, NaN where absent. `asked`: which are to be judged.
+    """
+
+    key: Ints
+    at_ms: Ints
+    value: Values
+    asked: Bools
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ready:
+    """Readings of a flush that have a resident and are no artefacts, (m,) each.
+
+    `place`: theirs in the flush.
+    """
+
+    place: npt.NDArray[np.intp]
+    key: Ints
+    at_ms: Ints
+    value: Values
+
+
+def key_of(resident: npt.NDArray[np.integer], sign: npt.NDArray[np.integer]) -> Ints:
+    """Return resident and sign as one number."""
+    keys: Ints = resident.astype(np.int64) << 8 | sign.astype(np.int64)
+    return keys
+
+
+def least_widths(signs: Sequence[VitalSign] = SIGNS) -> npt.NDArray[np.float64]:
+    """Return (256, 5): the population's spread within a person; infinite where it is not known."""
+    widths = np.full((256, QUANTITIES_MAX), np.inf)
+    for sign in signs:
+        for place, quantity in enumerate(sign.quantities):
+            widths[sign.code, place] = _least_width(quantity)
+    return widths
+
+
+def _least_width(quantity: Quantity) -> float:
+    typical = quantity.typical
+    width = float(np.hypot(typical.within, typical.daily / np.sqrt(2)))
+    return width or np.inf
+
+
+_LEAST = least_widths()
+
+
+def unusual(series: Series) -> Bools:
+    """Return (n,) which of the readings that are asked for are unusual."""
+    result = np.zeros(len(series.key), np.bool_)
+    asked = np.flatnonzero(series.asked)
+    if not len(asked):
+        return result
+    before = asked[:, None] - np.arange(1, WINDOW + 1)
+    there = before >= 0
+    before = np.maximum(before, 0)
+    apart_ms = series.at_ms[asked][:, None] - series.at_ms[before]
+    there &= series.key[before] == series.key[asked][:, None]
+    there &= (apart_ms > 0) & (apart_ms <= AGE_MS_MAX)
+    least = _LEAST[series.key[asked] & 0xFF]
+    for place in range(QUANTITIES_MAX):
+        value = series.value[asked, place]
+        judged = np.isfinite(least[:, place]) & ~np.isnan(value)
+        if not judged.any():
+            continue
+        window = np.where(there, series.value[before, place], np.nan)
+        enough = judged & ((~np.isnan(window)).sum(axis=1) >= READINGS_MIN)
+        low = np.where(np.isnan(window), np.inf, window).min(axis=1)
+        high = np.where(np.isnan(window), -np.inf, window).max(axis=1)
+        outside = (value < low - least[:, place]) | (value > high + least[:, place])
+        rows = np.flatnonzero(enough & outside)
+        if len(rows):
+            gap_ms = np.where(there[rows], apart_ms[rows], AGE_MS_MAX).min(axis=1)
+            far = _far(value[rows], window[rows], least[rows, place], gap_ms)
+            result[asked[rows[far]]] = True
+    return result
+
+
+def _far(value: Values, window: Values, least: npt.NDArray[np.float64], gap_ms: Ints) -> Bools:
+    middle = np.nanmedian(window.astype(np.float64), axis=1)
+    spread = np.nanmedian(np.abs(window - middle[:, None]), axis=1) * _MAD_TO_DEVIATION
+    drift = DRIFT_SHARE * least * np.sqrt(gap_ms / _DAY_MS)
+    width = np.hypot(np.maximum(spread, least), drift)
+    far: Bools = np.abs(value - middle) > WIDTHS * width
+    return far

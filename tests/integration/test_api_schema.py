@@ -1,0 +1,46 @@
+"""The whole description against the running API: schemathesis with every check on."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from api import live
+from tests.archives import TOKEN, served, store
+from tests.worlds import a_pressure, a_weight, enter_registry
+
+pytestmark = pytest.mark.integration
+
+CONFIG = Path(__file__).parents[1] / "schemathesis.toml"
+EXAMPLES = 6
+"""Of each operation and phase."""
+
+
+@pytest.fixture
+async def api(database: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[httpx.AsyncClient]:
+    monkeypatch.setattr(live, "FOLLOW_S_MAX", 0.1)  # streams end by themselves
+    monkeypatch.setattr(live, "KEEP_ALIVE_S", 0.05)
+    enter_registry(database)
+    await store(database, a_pressure(), a_weight())
+    async with served(database) as client:
+        yield client
+
+
+async def test_schemathesis_finds_nothing(api: httpx.AsyncClient, tmp_path: Path) -> None:
+    run = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "schemathesis.cli", "--config-file", str(CONFIG), "run"),
+        *("--checks", "all", "--mode", "all", "--max-examples", str(EXAMPLES)),
+        *("--header", f"Authorization: Bearer {TOKEN}", "--request-timeout", "20"),
+        *("--seed", "1", "--no-shrink", "--continue-on-failure", "--suppress-health-check", "all"),
+        str(api.base_url.join("/openapi.json")),
+        cwd=tmp_path,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    said, _ = await run.communicate()
+    assert run.returncode == 0, said.decode()[-8000:]

@@ -1,0 +1,154 @@
+"""Double entries merged and parted again, and residents erased, over readings that ingest stored."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import zipfile
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+from typer.testing import CliRunner
+
+from api.erasure import erase
+from api.resident_merge import merge, unmerge
+from gateway.cli.admin import app
+from gateway.errors import UsageError
+from gateway.platform.postgres import Connection, connect_blocking
+from ingest.ledger import read_ledger
+from tests.archives import public_id, store
+from tests.worlds import NOON, OTHER_RESIDENT, RESIDENT, a_pressure, a_weight, enter_registry, query
+
+pytestmark = pytest.mark.integration
+
+WHOSE = (
+    "SELECT measured_at, sign, resident_id FROM measurement ORDER BY measured_at, sign, resident_id"
+)
+LINKS = (
+    "SELECT device_id, user_slot, resident_id, during::text FROM link"
+    " WHERE superseded_at IS NULL ORDER BY 1, 2, 4"
+)
+
+
+@pytest.fixture
+def connection(database: str) -> Iterator[Connection]:
+    enter_registry(database)
+    with connect_blocking(database, application="hearth-tests", autocommit=True) as session:
+        yield session
+
+
+def both(database: str) -> tuple[UUID, UUID]:
+    return public_id(database, OTHER_RESIDENT), public_id(database, RESIDENT)
+
+
+async def test_a_merge_moves_links_and_readings_and_its_undoing_restores_them_exactly(
+    connection: Connection, database: str
+) -> None:
+    await store(database, a_pressure(), a_weight())
+    before, links = query(database, WHOSE), query(database, LINKS)
+    kept, gone = both(database)
+    moved = merge(connection, kept, gone, "entered twice")
+    assert (moved.links, moved.measurements) == (2, 2)
+    assert {row[2] for row in query(database, WHOSE)} == {OTHER_RESIDENT}
+    assert {row[2] for row in query(database, LINKS)} == {OTHER_RESIDENT}
+    assert [row[:2] for row in query(database, WHOSE)] == [row[:2] for row in before]
+    back = unmerge(connection, gone, "a mistake")
+    assert (back.links, back.measurements) == (2, 2)
+    assert query(database, WHOSE) == before
+    assert query(database, LINKS) == links
+    changes = query(
+        database, "SELECT resident_id, sign FROM change ORDER BY change_id DESC LIMIT 2"
+    )
+    assert [set(residents) for residents, _signs in changes] == [{RESIDENT}, {OTHER_RESIDENT}]
+    told = query(
+        database,
+        "SELECT count(*) FROM measurement m JOIN change c ON c.stored_at = m.stored_at"
+        " AND m.resident_id = ANY (c.resident_id)",
+    )
+    assert told == [(2,)]
+
+
+async def test_what_came_since_by_a_moved_link_goes_back_with_it(
+    connection: Connection, database: str
+) -> None:
+    await store(database, a_pressure())
+    kept, gone = both(database)
+    merge(connection, kept, gone, "entered twice")
+    await store(database, a_pressure(at=NOON - timedelta(hours=1)), sequence=2)
+    assert {row[2] for row in query(database, WHOSE)} == {OTHER_RESIDENT}
+    assert unmerge(connection, gone, "a mistake").measurements == 2
+    assert {row[2] for row in query(database, WHOSE)} == {RESIDENT}
+
+
+async def test_what_is_merged_is_not_merged_again_and_undone_in_order(
+    connection: Connection, database: str
+) -> None:
+    kept, gone = both(database)
+    merge(connection, kept, gone, "entered twice")
+    with pytest.raises(UsageError, match="unmerge"):
+        merge(connection, kept, gone, "again")
+    with pytest.raises(UsageError, match="not merged"):
+        unmerge(connection, kept, "wrong way")
+    with pytest.raises(UsageError, match="same entry"):
+        merge(connection, kept, kept, "itself")
+
+
+async def test_a_merge_is_audited_for_both(connection: Connection, database: str) -> None:
+    kept, gone = both(database)
+    merge(connection, kept, gone, "entered twice")
+    rows = query(database, "SELECT action, resident_id, reason FROM audit ORDER BY resident_id")
+    assert rows == [
+        ("resident.merge", RESIDENT, "entered twice"),
+        ("resident.merge", OTHER_RESIDENT, "entered twice"),
+    ]
+
+
+async def test_an_erasure_leaves_no_reading_no_key_no_link_and_a_ledger_that_balances(
+    connection: Connection, database: str
+) -> None:
+    await store(database, a_pressure(), a_weight())
+    kept, gone = both(database)
+    merge(connection, kept, gone, "entered twice")
+    erased = erase(connection, kept, "asked for")
+    assert (erased.entries, erased.measurements) == (2, 2)
+    assert query(database, WHOSE) == []
+    assert query(database, LINKS) == []
+    for table in ("resident_key", "resident_profile", "resident_merge_measurement"):
+        assert query(database, f"SELECT count(*) FROM {table}") == [(0,)]  # noqa: S608 - our tables
+    assert read_ledger(database).balanced
+    assert query(database, "SELECT count(*) FROM audit WHERE action = 'resident.erase'") == [(2,)]
+
+
+async def test_an_entry_that_leads_to_another_is_not_erased_by_itself(
+    connection: Connection, database: str
+) -> None:
+    kept, gone = both(database)
+    merge(connection, kept, gone, "entered twice")
+    with pytest.raises(UsageError, match="merged into another entry"):
+        erase(connection, gone, "asked for")
+
+
+@pytest.mark.usefixtures("connection")
+async def test_a_copy_is_written_whole_or_not_at_all_and_audited(
+    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HEARTH_DATABASE_URL", database)
+    monkeypatch.setenv("HEARTH_HOME", str(tmp_path))
+    await store(database, a_pressure(), a_weight())
+    file = tmp_path / "copy.zip"
+    words = ["resident", "export", str(public_id(database)), str(file), "--json"]
+    done = await asyncio.to_thread(CliRunner().invoke, app, words, catch_exceptions=False)
+    assert json.loads(done.stdout)["measurements"] == 2
+    with zipfile.ZipFile(file) as copy:
+        assert len(copy.read("measurements.json").splitlines()) == 2
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert query(database, "SELECT action, resident_id FROM audit") == [("resident.copy", RESIDENT)]
+    words[2] = "00000000-0000-0000-0000-000000000000"
+    words[3] = str(tmp_path / "nobody.zip")
+    with pytest.raises(UsageError, match="not entered"):
+        await asyncio.to_thread(CliRunner().invoke, app, words, catch_exceptions=False)
+    assert {name for name in os.listdir(tmp_path) if "zip" in name} == {"copy.zip"}  # noqa: PTH208

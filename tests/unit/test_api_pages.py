@@ -1,0 +1,83 @@
+"""Pages made from rows say byte for byte what the definition of a measurement says."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import orjson
+from hypothesis import given
+from hypothesis import strategies as st
+
+from api.archive import COLUMN_OF, stored_measurement
+from api.documents import Page
+from api.json_pages import measurement_json, page_json
+from api.json_rows import measurement_document
+from gateway.measurement import TimeQuality
+from gateway.quantity import Absent
+from gateway.vitals import QUANTITIES, SIGNS
+
+Row = tuple[Any, ...]
+
+
+@st.composite
+def rows(draw: st.DrawFn) -> Row:
+    """A row as the database gives it, of any sign, unit, digits, absences and status."""
+    sign = draw(st.sampled_from(SIGNS))
+    values: dict[str, float | None] = {}
+    digits = 0
+    for index, quantity in enumerate(sign.quantities):
+        exponent = draw(st.sampled_from([-3, -2, -1, 0, 1]))
+        digits |= (exponent & 0xFF) << (8 * index)
+        absent = draw(st.sampled_from([None, None, *Absent]))
+        if absent is not None:
+            digits |= absent.value << (40 + 4 * index)
+        number = draw(st.floats(-1e6, 1e6, allow_nan=False))
+        values[quantity.name] = None if absent else number
+    moments = st.datetimes(
+        datetime(2000, 1, 1),  # noqa: DTZ001 - hypothesis adds the zone
+        datetime(2200, 1, 1),  # noqa: DTZ001
+        timezones=st.just(UTC),
+    )
+    fixed = (
+        draw(moments),
+        draw(st.integers(0, 2**31 - 1)),
+        draw(st.sampled_from([0, 1, 255])),
+        sign.code,
+        draw(st.integers(-(2**60), 2**60)),
+        draw(moments),
+        draw(st.floats(-1e5, 1e5, width=32)),
+        draw(st.sampled_from([None, 32, -14, 0])),
+        draw(st.sampled_from([quality.value for quality in TimeQuality])),
+        draw(st.integers(0, len(sign.unit_sets) - 1)),
+        digits,
+        draw(st.integers(0, 63)),
+        draw(st.integers(0, 1)),
+    )
+    return (*fixed, *(values.get(q.name) for q in QUANTITIES), "C0:26:DA:01:02:03")
+
+
+@given(rows())
+def test_a_row_says_what_its_document_says(row: Row) -> None:
+    assert measurement_json(row) == orjson.dumps(measurement_document(stored_measurement(row)))
+
+
+@given(st.lists(rows(), max_size=4))
+def test_a_page_says_what_its_document_says(some: list[Row]) -> None:
+    documents = [measurement_document(stored_measurement(row)) for row in some]
+    whole: Page[Any] = Page(items=documents, next=None)
+    assert page_json(some, 4) == orjson.dumps(whole)
+    if len(some) > 1:
+        part: Page[Any] = Page(items=documents[:1], next=documents[0].id)
+        assert page_json(some, 1) == orjson.dumps(part)
+
+
+def test_a_percent_sign_is_only_a_percent_sign() -> None:
+    """Oxygen saturation counts in %: a template must not take it for a place to fill."""
+    row = [None] * (13 + len(QUANTITIES)) + ["C0:26:DA:01:02:03"]
+    sign = next(s for s in SIGNS if any(q.unit.ucum == "%" for q in s.quantities))
+    at = datetime(2026, 5, 1, tzinfo=UTC)
+    row[:13] = [at, 1, 255, sign.code, 0, at + timedelta(seconds=9), 1.0, 32, 1, 0, 0, 0, 0]  # type: ignore[list-item]
+    for quantity in sign.quantities:
+        row[COLUMN_OF[quantity.name]] = 97.0  # type: ignore[call-overload]
+    assert b'"unit":"%"' in measurement_json(tuple(row))

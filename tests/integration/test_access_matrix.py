@@ -46,6 +46,11 @@ async def town(database: str) -> str:
     await store(database, a_pressure(), a_weight())
     query(
         database,
+        "INSERT INTO device (device_id, address, home_id) OVERRIDING SYSTEM VALUE"
+        " VALUES (13, 'C0:26:DA:07:08:09', 2)",
+    )
+    query(
+        database,
         'INSERT INTO measurement SELECT (jsonb_populate_record(m, \'{"resident_id": 102,'
         ' "device_id": 13}\')).* FROM measurement AS m',
     )
@@ -124,14 +129,15 @@ def test_every_route_has_its_entry_and_every_entry_its_route() -> None:
 async def test_every_route_answers_every_case_as_expected(town: str, case: str) -> None:
     async with in_case(town, case) as (api, resident):
         wrong = []
-        for method, path in sorted(MATRIX):  # GET comes first
+        # GET comes first; who breaks the glass may read afterwards, so that comes last.
+        for method, path in sorted(MATRIX, key=lambda entry: ("break-glass" in entry[1], entry)):
             response = await ask(api, method, path, resident)
             expected = MATRIX[method, path].expected(case)
             if response.status_code != expected:
                 wrong.append((method, path, response.status_code, expected))
             if expected >= 400 and "{resident}" in path:
                 assert not SYSTOLIC.search(response.text)
-        assert wrong == []
+        assert wrong == [], wrong
 
 
 async def test_a_withheld_sign_is_in_no_answer_but_the_residents_own(town: str) -> None:

@@ -13,7 +13,15 @@ import numpy as np
 import numpy.typing as npt
 
 from gateway.vital_sign import QUANTITIES_MAX
-from ingest.baselines.rule import WINDOW, Bools, Ints, Series, Values, unusual
+from ingest.baselines.rule import (
+    WINDOW,
+    Bools,
+    Ints,
+    Series,
+    Values,
+    are_unusual,
+    can_be_unusual,
+)
 
 PAIRS_MAX = 200_000
 """So many residents' signs are remembered: 94 MB. Then the half that was not used for longest goes."""
@@ -81,28 +89,47 @@ class Memory:
             result = np.zeros(len(keys), np.bool_)
             rows = np.flatnonzero(~unknown)
             if len(rows):
-                result[rows] = self._judge(np.unique(place[rows]), rows, keys, at_ms, values)
+                rows = rows[np.lexsort((at_ms[rows], place[rows]))]
+                result[rows] = self._judge(place[rows], keys[rows], at_ms[rows], values[rows])
             return result, unknown
 
-    def _judge(
-        self, places: npt.NDArray[np.intp], rows: npt.NDArray[np.intp],
-        keys: Ints, at_ms: Ints, values: Values,
-    ) -> Bools:  # fmt: skip
-        old_at, old_values = self._at_ms[places].ravel(), self._values[places]
-        old_keys = np.repeat(self._keys[places], WINDOW)
-        there = old_at != _NEVER
-        old = int(there.sum())
-        key = np.concatenate((old_keys[there], keys[rows]))
-        at = np.concatenate((old_at[there], at_ms[rows]))
-        value = np.concatenate((old_values.reshape(-1, QUANTITIES_MAX)[there], values[rows]))
-        order = np.lexsort((at, key))
-        series = Series(key=key[order], at_ms=at[order], value=value[order], asked=order >= old)
-        judged = np.empty(len(order), np.bool_)
-        judged[order] = unusual(series)
-        self._at_ms[places], self._values[places] = _rings(self._keys[places], series)
+    def _judge(self, place: npt.NDArray[np.intp], keys: Ints, at_ms: Ints, values: Values) -> Bools:
+        """Judge new readings, in the order of `place` and time, and remember them."""
+        new = np.append(True, place[1:] != place[:-1])
+        first = np.flatnonzero(new)
+        rank = np.arange(len(place)) - np.repeat(first, np.diff(np.append(first, len(place))))
+        last = np.where(
+            new[:, None], self._values[place, -1], values[np.maximum(np.arange(len(place)) - 1, 0)]
+        )
+        maybe = np.flatnonzero(can_be_unusual(keys, values, last))
+        result = np.zeros(len(place), np.bool_)
+        if len(maybe):
+            back = np.arange(1, WINDOW + 1)[:, None]
+            column = WINDOW - back + rank[maybe]  # of the ring, where the flush does not reach
+            in_flush = column >= WINDOW
+            column = np.minimum(column, WINDOW - 1)
+            row = np.maximum(maybe - back, 0)
+            then_ms = np.where(in_flush, at_ms[row], self._at_ms[place[maybe], column])
+            window = np.where(in_flush[..., None], values[row], self._values[place[maybe], column])
+            apart_ms = np.where(then_ms == _NEVER, 0, at_ms[maybe] - np.maximum(then_ms, 0))
+            result[maybe] = are_unusual(keys[maybe], values[maybe], window, apart_ms)
+        self._remember(place[first], first, at_ms, values)
+        return result
+
+    def _remember(
+        self, places: npt.NDArray[np.intp], first: npt.NDArray[np.intp], at_ms: Ints, values: Values
+    ) -> None:
+        """Move the rings on by the new readings, which begin at `first` for each of `places`."""
+        count = np.diff(np.append(first, len(at_ms)))
+        column = np.arange(WINDOW) + count[:, None]
+        is_new = column >= WINDOW
+        row = np.where(is_new, first[:, None] + column - WINDOW, 0)
+        column = np.minimum(column, WINDOW - 1)
+        old = self._at_ms[places[:, None], column], self._values[places[:, None], column]
+        self._at_ms[places] = np.where(is_new, at_ms[row], old[0])
+        self._values[places] = np.where(is_new[..., None], values[row], old[1])
         self._clock += 1
         self._used[places] = self._clock
-        return judged[old:]
 
     def _find(self, keys: Ints) -> tuple[npt.NDArray[np.intp], Bools]:
         if not len(self._keys):

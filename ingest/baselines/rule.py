@@ -91,38 +91,65 @@ _LEAST = least_widths()
 
 def unusual(series: Series) -> Bools:
     """Return (n,) which of the readings that are asked for are unusual."""
-    result = np.zeros(len(series.key), np.bool_)
     asked = np.flatnonzero(series.asked)
-    if not len(asked):
-        return result
-    before = asked[:, None] - np.arange(1, WINDOW + 1)
-    there = before >= 0
-    before = np.maximum(before, 0)
-    apart_ms = series.at_ms[asked][:, None] - series.at_ms[before]
-    there &= series.key[before] == series.key[asked][:, None]
-    there &= (apart_ms > 0) & (apart_ms <= AGE_MS_MAX)
-    least = _LEAST[series.key[asked] & 0xFF]
-    for place in range(QUANTITIES_MAX):
-        value = series.value[asked, place]
-        judged = np.isfinite(least[:, place]) & ~np.isnan(value)
-        if not judged.any():
-            continue
-        window = np.where(there, series.value[before, place], np.nan)
-        enough = judged & ((~np.isnan(window)).sum(axis=1) >= READINGS_MIN)
-        low = np.where(np.isnan(window), np.inf, window).min(axis=1)
-        high = np.where(np.isnan(window), -np.inf, window).max(axis=1)
-        outside = (value < low - least[:, place]) | (value > high + least[:, place])
-        rows = np.flatnonzero(enough & outside)
-        if len(rows):
-            gap_ms = np.where(there[rows], apart_ms[rows], AGE_MS_MAX).min(axis=1)
-            far = _far(value[rows], window[rows], least[rows, place], gap_ms)
-            result[asked[rows[far]]] = True
+    before = np.maximum(asked - 1, 0)
+    same = (series.key[before] == series.key[asked]) & (asked > 0)
+    last = np.where(same[:, None], series.value[before], np.nan)
+    maybe = asked[can_be_unusual(series.key[asked], series.value[asked], last)]
+    result = np.zeros(len(series.key), np.bool_)
+    if len(maybe):
+        window = maybe - np.arange(1, WINDOW + 1)[:, None]
+        there = window >= 0
+        window = np.maximum(window, 0)
+        there &= series.key[window] == series.key[maybe]
+        apart_ms = np.where(there, series.at_ms[maybe] - series.at_ms[window], 0)
+        result[maybe] = are_unusual(
+            series.key[maybe], series.value[maybe], series.value[window], apart_ms
+        )
     return result
 
 
-def _far(value: Values, window: Values, least: npt.NDArray[np.float64], gap_ms: Ints) -> Bools:
-    middle = np.nanmedian(window.astype(np.float64), axis=1)
-    spread = np.nanmedian(np.abs(window - middle[:, None]), axis=1) * _MAD_TO_DEVIATION
+def can_be_unusual(key: Ints, value: Values, last: Values) -> Bools:
+    """Return (m,) which readings need a look at their window.
+
+    One that lies within the least width of the reading before it (`last`, NaN where there is none)
+    does not lie outside the window that begins with that one.
+    """
+    least = _LEAST[key & 0xFF]
+    near = np.abs(value - last) <= least
+    can: Bools = (np.isfinite(least) & ~np.isnan(value) & ~near).any(axis=1)
+    return can
+
+
+def are_unusual(key: Ints, value: Values, window: Values, apart_ms: Ints) -> Bools:
+    """Return (m,) which readings are unusual.
+
+    `window`: (WINDOW, m, 5), the readings before each; `apart_ms`: (WINDOW, m) how long before, 0
+    where there is none or one of the same moment.
+    """
+    there = (apart_ms > 0) & (apart_ms <= AGE_MS_MAX)
+    least = _LEAST[key & 0xFF]
+    result = np.zeros(len(key), np.bool_)
+    for place in range(QUANTITIES_MAX):
+        judged = np.flatnonzero(np.isfinite(least[:, place]) & ~np.isnan(value[:, place]))
+        if not len(judged):
+            continue
+        said, width = value[judged, place], least[judged, place]
+        levels = np.where(there[:, judged], window[:, judged, place], np.float32(np.nan))
+        enough = (~np.isnan(levels)).sum(axis=0) >= READINGS_MIN
+        low, high = np.fmin.reduce(levels, axis=0), np.fmax.reduce(levels, axis=0)
+        rows = np.flatnonzero(enough & ((said < low - width) | (said > high + width)))
+        if len(rows):
+            gap_ms = np.where(there, apart_ms, AGE_MS_MAX)[:, judged[rows]].min(axis=0)
+            far = _far(said[rows], levels[:, rows], width[rows], gap_ms)
+            result[judged[rows[far]]] = True
+    return result
+
+
+def _far(value: Values, levels: Values, least: npt.NDArray[np.float64], gap_ms: Ints) -> Bools:
+    levels = levels.astype(np.float64)
+    middle = np.nanmedian(levels, axis=0)
+    spread = np.nanmedian(np.abs(levels - middle), axis=0) * _MAD_TO_DEVIATION
     drift = DRIFT_SHARE * least * np.sqrt(gap_ms / _DAY_MS)
     width = np.hypot(np.maximum(spread, least), drift)
     far: Bools = np.abs(value - middle) > WIDTHS * width

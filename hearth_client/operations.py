@@ -1056,9 +1056,9 @@ class Client(Transport):
         """Return what GET does, with the parameters in the body."""
         return self.content("POST", "/fhir/Observation/$stats")
 
-    def read_observation(self, id: str) -> bytes:
+    def read_observation(self, id_: str) -> bytes:
         """Return one Observation."""
-        return self.content("GET", f"/fhir/Observation/{path_segment(id)}")
+        return self.content("GET", f"/fhir/Observation/{path_segment(id_)}")
 
     def search_patients(self) -> bytes:
         """List the residents whom the asker may see, or find one by its identifier."""
@@ -1080,17 +1080,17 @@ class Client(Transport):
         """Find devices by their ids or by whose they are."""
         return self.content("GET", "/fhir/Device")
 
-    def read_device(self, id: str) -> bytes:
+    def read_device(self, id_: str) -> bytes:
         """Return one device, or a hub."""
-        return self.content("GET", f"/fhir/Device/{path_segment(id)}")
+        return self.content("GET", f"/fhir/Device/{path_segment(id_)}")
 
     def search_provenance(self) -> bytes:
         """Tell how Observations came to be, by `target`."""
         return self.content("GET", "/fhir/Provenance")
 
-    def read_provenance(self, id: str) -> bytes:
+    def read_provenance(self, id_: str) -> bytes:
         """Tell how one Observation came to be."""
-        return self.content("GET", f"/fhir/Provenance/{path_segment(id)}")
+        return self.content("GET", f"/fhir/Provenance/{path_segment(id_)}")
 
     def search_audit(self) -> bytes:
         """Tell who looked at a resident's data, by `patient`; the newest first."""

@@ -2,14 +2,16 @@
 
 The same bytes as orjson makes of `api.json_rows.measurement_document`, which stays the definition (a
 test holds them together): what does not change from one reading of a device to the next, names, units,
-absences, is a template made once; a row fills in its times and numbers. What a template cannot say (a
+absences, is a template, made once from the definition's own words; a row fills in times and numbers. What a template cannot say (a
 value converted from another unit, or counted in tens) is left to the definition.
 """
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from functools import lru_cache
 from typing import NamedTuple
@@ -17,6 +19,7 @@ from typing import NamedTuple
 import orjson
 
 from api.archive import COLUMN_OF, stored_measurement
+<<<<<<< HEAD
 from api.json_rows import attribution_of, measurement_document
 from gateway.measurement import TimeQuality
 from gateway.platform.postgres import TupleRow
@@ -29,12 +32,22 @@ from gateway.stored import (
     FLAG_UNUSUAL,
 )
 from gateway.vital_sign import NO_USER_SLOT
+=======
+from api.documents import AbsentValue, ConvertedValue, MeasurementDocument, PresentValue
+from api.json_rows import measurement_document
+from gateway.platform.postgres import TupleRow
+from gateway.stored import EXPONENT_BITS
+>>>>>>> archive
 from gateway.vitals import BY_CODE
 from gateway.wire import OFFSET_STEP_MIN
 
 TEMPLATES_MAX = 4096
 """Templates that are kept: one a device and what its readings have in common."""
 
+_TEXT = "\x01"
+_NUMBER = rb"\u0002"
+_NUMBER_PLACE = re.compile(rb'"\\u0002(\d+)"')
+"""Control characters, which no name, unit or address has, hold the places."""
 _PLACE = struct.Struct(">qiBBq")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -54,6 +67,10 @@ class _Kind(NamedTuple):
     absent: tuple[bool, ...]
 
 
+_UNKNOWN = b""
+_templates: dict[_Kind, bytes | None] = {}
+
+
 def page_json(rows: Sequence[TupleRow], limit: int) -> bytes:
     """Return a page of the first `limit` rows, as `Page` says it; `next` where there are more."""
     items = [measurement_json(row) for row in rows[:limit]]
@@ -68,9 +85,14 @@ def measurement_json(row: TupleRow) -> bytes:
     (measured_at, _device_id, user_slot, sign, _identity_us, stored_at, received_after_s,
      utc_offset, time_quality, unit_set, digits, status, flags) = row[:13]  # fmt: skip
     absent = tuple(row[column] is None for column in _columns(sign))
-    template = _template(
-        _Kind(row[-1], user_slot, sign, time_quality, unit_set, digits, status, flags, absent)
-    )
+    kind = _Kind(row[-1], user_slot, sign, time_quality, unit_set, digits, status, flags, absent)
+    template = _templates.get(kind, _UNKNOWN)
+    if template is _UNKNOWN:
+        if len(_templates) >= TEMPLATES_MAX:
+            _templates.clear()
+        template = _templates[kind] = _template(
+            measurement_document(stored_measurement(row)), digits
+        )
     if template is None:
         return orjson.dumps(measurement_document(stored_measurement(row)))
     received_at = measured_at + timedelta(seconds=received_after_s)
@@ -105,19 +127,15 @@ def _columns(sign: int) -> tuple[int, ...]:
     return tuple(COLUMN_OF[quantity.name] for quantity in BY_CODE[sign].quantities)
 
 
-@lru_cache(maxsize=TEMPLATES_MAX)
-def _template(kind: _Kind) -> bytes | None:
-    device, user_slot, code, time_quality, unit_set, digits, status, flags, absent = kind
-    sign = BY_CODE[code]
-    values = []
-    for index, quantity in enumerate(sign.quantities):
+def _template(document: MeasurementDocument, digits: int) -> bytes | None:
+    """Return the definition's own words for a kind, with places for what a row fills in."""
+    values: dict[str, PresentValue | ConvertedValue | AbsentValue] = {}
+    for index, (name, value) in enumerate(document.values.items()):
         exponent = digits >> (EXPONENT_BITS * index) & 0xFF
-        exponent -= 0x100 if exponent & 0x80 else 0
-        if absent[index]:
-            reason = Absent(digits >> (ABSENCES_AT + ABSENCE_BITS * index) & 0xF).name.lower()
-            values.append(b'"%b":{"absent":"%b"}' % (quantity.name.encode(), reason.encode()))
-        elif exponent > 0 or sign.unit_sets[unit_set].units[index] != quantity.unit:
+        decimals = -(exponent - 0x100 if exponent & 0x80 else exponent)
+        if isinstance(value, ConvertedValue) or isinstance(value, PresentValue) and decimals < 0:
             return None
+<<<<<<< HEAD
         else:
             name, unit = quantity.name.encode(), orjson.dumps(quantity.unit.ucum)
             values.append(b'"%b":{"value":%%.%df,"unit":%b}' % (name, -exponent, _escaped(unit)))
@@ -136,8 +154,13 @@ def _template(kind: _Kind) -> bytes | None:
         b"true" if flags & FLAG_ARTEFACT else b"false",
         b"true" if flags & FLAG_UNUSUAL else b"false",
         attribution_of(flags).encode(),
+=======
+        if isinstance(value, PresentValue):
+            value = replace(value, value=orjson.Fragment(b'"%b%d"' % (_NUMBER, decimals)))
+        values[name] = value
+    with_places = replace(
+        document, id=_TEXT, measured_at=_TEXT, received_at=_TEXT, stored_at=_TEXT, values=values
+>>>>>>> archive
     )
-
-
-def _escaped(text: bytes) -> bytes:
-    return text.replace(b"%", b"%%")
+    words = orjson.dumps(with_places).replace(b"%", b"%%").replace(orjson.dumps(_TEXT), b'"%b"')
+    return _NUMBER_PLACE.sub(rb"%.\1f", words)

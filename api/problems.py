@@ -22,7 +22,7 @@ from api.access import ForbiddenError, SignedOutError
 from api.archive import UnknownResidentError
 from api.people import ChangedMeanwhileError
 from api.profile import ProfileError
-from gateway.errors import UnavailableError
+from gateway.errors import DataError, UnavailableError
 from gateway.platform.logs import get_logger
 
 MEDIA_TYPE = "application/problem+json"
@@ -120,6 +120,7 @@ def answer_problems(app: FastAPI) -> None:
     app.exception_handler(ProfileError)(_wrong_profile)
     app.exception_handler(ChangedMeanwhileError)(_changed_meanwhile)
     app.exception_handler(UnavailableError)(_unavailable)
+    app.exception_handler(DataError)(_refused_by_the_store)
 
 
 async def _http(request: Request, error: HTTPException) -> Response:
@@ -172,6 +173,12 @@ async def _wrong_profile(_request: Request, error: ProfileError) -> Response:
 
 async def _changed_meanwhile(_request: Request, _error: ChangedMeanwhileError) -> Response:
     return problem(HTTPStatus.PRECONDITION_FAILED)
+
+
+async def _refused_by_the_store(_request: Request, error: DataError) -> Response:
+    """What the database takes no value of, such as a NUL in a text: the request's fault, not ours."""
+    _log.info("value_refused", why=type(error).__name__)
+    return problem(HTTPStatus.UNPROCESSABLE_ENTITY)
 
 
 async def _unavailable(_request: Request, error: UnavailableError) -> Response:

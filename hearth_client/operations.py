@@ -972,6 +972,154 @@ class Client(Transport):
         """Describe the signs: quantities, units, codes, ranges, statuses, and rules."""
         return self.json("GET", "/api/v1/signs")
 
+    def read_metrics(self) -> bytes:
+        """Return what Prometheus scrapes; no label names a person, a device or a value."""
+        return self.content("GET", "/metrics")
+
     def read_health(self) -> Health:
         """Tell which version answers, over which schema."""
         return self.json("GET", "/api/v1/health")
+
+    def begin_export(self) -> bytes:
+        """Begin an export of all that the asker may see."""
+        return self.content("GET", "/fhir/$export")
+
+    def begin_patient_export(self) -> bytes:
+        """Begin an export of all residents whom the asker may see; the same here."""
+        return self.content("GET", "/fhir/Patient/$export")
+
+    def read_export(self, export: str) -> bytes:
+        """Tell how far an export is (202), and in the end where its files are."""
+        return self.content("GET", f"/fhir/$export-status/{path_segment(export)}")
+
+    def cancel_export(self, export: str) -> bytes:
+        """End an export, and remove its files."""
+        return self.content("DELETE", f"/fhir/$export-status/{path_segment(export)}")
+
+    def read_export_file(self, export: str, kind: str) -> bytes:
+        """Return the resources of one kind, one a line; only to whoever began the export."""
+        return self.content(
+            "GET", f"/fhir/$export-file/{path_segment(export)}/{path_segment(kind)}.ndjson"
+        )
+
+    def create_subscription(self) -> bytes:
+        """Subscribe to a resident's new Observations; the answer alone has the secret of the signatures."""
+        return self.content("POST", "/fhir/Subscription")
+
+    def read_subscription(self, subscription: str) -> bytes:
+        """Return a subscription of the asker."""
+        return self.content("GET", f"/fhir/Subscription/{path_segment(subscription)}")
+
+    def delete_subscription(self, subscription: str) -> bytes:
+        """Forget a subscription of the asker."""
+        return self.content("DELETE", f"/fhir/Subscription/{path_segment(subscription)}")
+
+    def read_subscription_status(self, subscription: str) -> bytes:
+        """Tell how many events there were, and whether they are delivered."""
+        return self.content("GET", f"/fhir/Subscription/{path_segment(subscription)}/$status")
+
+    def read_subscription_events(
+        self,
+        subscription: str,
+        *,
+        eventssincenumber: int | None = None,
+        eventsuntilnumber: int | None = None,
+    ) -> bytes:
+        """Tell events again, from a number on, delivered, dead or not sent yet."""
+        return self.content(
+            "GET",
+            f"/fhir/Subscription/{path_segment(subscription)}/$events",
+            params={"eventsSinceNumber": eventssincenumber, "eventsUntilNumber": eventsuntilnumber},
+        )
+
+    def search_observations(self) -> bytes:
+        """Search a patient's Observations, by the time of measurement."""
+        return self.content("GET", "/fhir/Observation")
+
+    def post_search_observations(self) -> bytes:
+        """Search as GET does, with the parameters in the body."""
+        return self.content("POST", "/fhir/Observation/_search")
+
+    def read_last(self) -> bytes:
+        """Return the latest Observations of each code, by when they were measured."""
+        return self.content("GET", "/fhir/Observation/$lastn")
+
+    def post_last(self) -> bytes:
+        """Return what GET does, with the parameters in the body."""
+        return self.content("POST", "/fhir/Observation/$lastn")
+
+    def read_stats(self) -> bytes:
+        """Return statistics of quantities over a time, without artefacts."""
+        return self.content("GET", "/fhir/Observation/$stats")
+
+    def post_stats(self) -> bytes:
+        """Return what GET does, with the parameters in the body."""
+        return self.content("POST", "/fhir/Observation/$stats")
+
+    def read_observation(self, id_: str) -> bytes:
+        """Return one Observation."""
+        return self.content("GET", f"/fhir/Observation/{path_segment(id_)}")
+
+    def search_patients(self) -> bytes:
+        """List the residents whom the asker may see, or find one by its identifier."""
+        return self.content("GET", "/fhir/Patient")
+
+    def post_search_patients(self) -> bytes:
+        """Search as GET does, with the parameters in the body."""
+        return self.content("POST", "/fhir/Patient/_search")
+
+    def read_patient(self, resident: str) -> bytes:
+        """Return one resident."""
+        return self.content("GET", f"/fhir/Patient/{path_segment(resident)}")
+
+    def read_everything(self, resident: str) -> bytes:
+        """Return a resident, their devices, and page by page all their Observations."""
+        return self.content("GET", f"/fhir/Patient/{path_segment(resident)}/$everything")
+
+    def search_devices(self) -> bytes:
+        """Find devices by their ids or by whose they are."""
+        return self.content("GET", "/fhir/Device")
+
+    def read_device(self, id_: str) -> bytes:
+        """Return one device, or a hub."""
+        return self.content("GET", f"/fhir/Device/{path_segment(id_)}")
+
+    def search_provenance(self) -> bytes:
+        """Tell how Observations came to be, by `target`."""
+        return self.content("GET", "/fhir/Provenance")
+
+    def read_provenance(self, id_: str) -> bytes:
+        """Tell how one Observation came to be."""
+        return self.content("GET", f"/fhir/Provenance/{path_segment(id_)}")
+
+    def search_audit(self) -> bytes:
+        """Tell who looked at a resident's data, by `patient`; the newest first."""
+        return self.content("GET", "/fhir/AuditEvent")
+
+    def read_capability(self) -> bytes:
+        """Tell what this server can do."""
+        return self.content("GET", "/fhir/metadata")
+
+    def read_smart_configuration(self) -> bytes:
+        """Tell where tokens come from and what they can say."""
+        return self.content("GET", "/fhir/.well-known/smart-configuration")
+
+    def read_liveness(self) -> bytes:
+        """Answer as long as the process lives."""
+        return self.content("GET", "/healthz")
+
+    def read_readiness(self) -> bytes:
+        """Answer when the database does and its schema has what this version reads."""
+        return self.content("GET", "/readyz")
+
+    def enrol(self, body: dict[str, Any], *, idempotency_key: str | None = None) -> Any:
+        """Answer a hub that has a one-time code."""
+        return self.json(
+            "POST", "/api/v1/enrolments", headers={"Idempotency-Key": idempotency_key}, body=body
+        )
+
+    def renew(self, body: dict[str, Any], *, idempotency_key: str | None = None) -> Any:
+        """Answer a hub that has a certificate."""
+        return self.json(
+            "POST", "/api/v1/renewals", headers={"Idempotency-Key": idempotency_key}, body=body
+        )

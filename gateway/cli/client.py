@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import keyword
 import re
 import subprocess
@@ -112,7 +113,7 @@ def _method(path: str, method: str, operation: Schema) -> Iterator[str]:
     others = [p for p in parameters if p["in"] != "path"]
     body = operation.get("requestBody", {}).get("content", {}).get(_JSON, {}).get("schema")
     content = _content(operation["responses"])
-    signature = ["self", *(f"{name}: str" for name in in_path)]
+    signature = ["self", *(f"{_python(name)}: str" for name in in_path)]
     if body is not None:
         signature.append(f"body: {_type(body)}")
     if others or body is not None:
@@ -125,7 +126,7 @@ def _method(path: str, method: str, operation: Schema) -> Iterator[str]:
     yield ""
     yield f"    def {operation['operationId']}({', '.join(signature)}) -> {_result(content)}:"
     yield f"        {_docstring(operation.get('description') or operation['summary'])}"
-    target = re.sub(r"\{(\w+)\}", r"{path_segment(\1)}", path)
+    target = re.sub(r"\{(\w+)\}", lambda found: f"{{path_segment({_python(found[1])})}}", path)
     arguments = [f'"{method.upper()}"', f'f"{target}"' if in_path else f'"{path}"']
     for place, keyword_ in (("query", "params"), ("header", "headers")):
         chosen = [f'"{p["name"]}": {_python(p["name"])}' for p in others if p["in"] == place]
@@ -196,7 +197,7 @@ def _class(name: str) -> str:
 
 def _python(name: str) -> str:
     name = re.sub(r"\W", "_", name.lower())
-    return f"{name}_" if keyword.iskeyword(name) else name
+    return f"{name}_" if keyword.iskeyword(name) or name in dir(builtins) else name
 
 
 def _docstring(text: str) -> str:

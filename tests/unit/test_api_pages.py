@@ -52,7 +52,7 @@ def rows(draw: st.DrawFn) -> Row:
         draw(st.integers(0, len(sign.unit_sets) - 1)),
         digits,
         draw(st.integers(0, 63)),
-        draw(st.integers(0, 1)),
+        draw(st.integers(0, 63)),
     )
     return (*fixed, *(values.get(q.name) for q in QUANTITIES), "C0:26:DA:01:02:03")
 

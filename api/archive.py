@@ -172,8 +172,9 @@ class Archive:
         """Open a transaction that reads for a principal, audited; it commits when the block ends.
 
         `action` (noun.verb) and `needs` say what is read; of `resident`, or of several `residents`, all
-        of whom the principal must be allowed to see; without either, of all whom the principal may see (values then are of the care team, each audited). Answer only after the
-        block: before it ends, the audit is not committed.
+        of whom the principal must be allowed to see; without either, of all whom the principal may
+        see (values then are of the care team, each audited). Answer only after the block: before
+        it ends, the audit is not committed.
 
         Raises:
             UnknownResidentError: there is no such resident.

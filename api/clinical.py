@@ -32,7 +32,7 @@ from gateway.guidelines.samples import (
     samples,
 )
 from gateway.platform.postgres import class_row, load_queries, sql
-from gateway.stored import FLAG_ARTEFACT
+from gateway.stored import FLAG_ARTEFACT, FLAG_UNUSUAL
 from gateway.vitals import BY_CODE, QUANTITIES, SIGNS
 from gateway.vitals.activity import STEPS
 from gateway.vitals.blood_pressure import PULSE_RATE, SYSTOLIC
@@ -317,6 +317,7 @@ def _by_sign(rows: Sequence[tuple[Any, ...]]) -> dict[str, Samples]:
             own[:, 1].astype(np.int64),
             {quantity.name: own[:, place[quantity.name]] for quantity in sign.quantities},
             artefact=(own[:, 2].astype(np.int64) & FLAG_ARTEFACT) != 0,
+            unusual=(own[:, 2].astype(np.int64) & FLAG_UNUSUAL) != 0,
         )
     return found
 

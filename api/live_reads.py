@@ -64,7 +64,11 @@ async def watched(
         ForbiddenError: the principal may see no one's values, or not those of one of `residents`.
         SignedOutError: the account is disabled or the session revoked.
     """
-    async with archive.reading(principal, action="live.follow", needs=Needs.RECORD) as connection:
+    # Values of those who are named; else whose they would be, without a row of audit for each.
+    needs = Needs.RECORD if residents is None else Needs.VALUES
+    async with archive.reading(
+        principal, action="live.follow", needs=needs, residents=residents or ()
+    ) as connection:
         cursor = await connection.execute(
             _QUERIES["watched"],
             {"residents": None if residents is None else list(residents), "limit": WATCHED_MAX},

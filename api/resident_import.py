@@ -40,7 +40,7 @@ SNIFFED_BYTES = 1 << 20
 
 _TYPES = (
     *("int4", "uuid", "int2", "int2", "float4", "text", "jsonb"),
-    *("bytea", "bytea", "bytea", "bytea", "bytea", "int2", "bytea"),
+    *("bytea", "bytea", "bytea", "bytea", "bytea", "int2", "bytea", "text"),
 )
 
 
@@ -231,7 +231,15 @@ def _commit_once(
     connection: Connection, vault: IdentityVault, lines: list[_Line]
 ) -> tuple[int, int, list[Rejected]]:
     seen, known = _seen(connection, lines), _known(connection, lines)
-    taken, refused = _without_doubles(lines, seen, known)
+    teams = _known_teams(connection, lines)
+    taken, refused = _without_doubles(
+        [line for line in lines if line.profile.care_team in teams], seen, known
+    )
+    refused += [
+        Rejected(line=line.number, column="care_team", why="unknown")
+        for line in lines
+        if line.profile.care_team not in teams
+    ]
     noted = {mark: line.number for line in taken for mark in line.numbers}
     if noted:
         see = {"marks": list(noted), "lines": list(noted.values())}
@@ -249,7 +257,7 @@ def _commit_once(
             copy.set_types(_TYPES)
             for row in rows:
                 copy.write_row(row)
-        for statement in ("enter_residents", "enter_profiles", "enter_keys"):
+        for statement in ("enter_residents", "enter_profiles", "enter_keys", "enter_care"):
             connection.execute(QUERIES[statement])
     return len(new), len(rows) - len(new), refused
 
@@ -274,6 +282,16 @@ def _without_doubles(
 
 def _owner(line: _Line, known: dict[bytes, _Known]) -> _Known | None:
     return next((known[mark] for mark in line.numbers if mark in known), None)
+
+
+def _known_teams(connection: Connection, lines: list[_Line]) -> set[str | None]:
+    """Return the care teams that the lines may name; None: they need not."""
+    named = {line.profile.care_team for line in lines} - {None}
+    known: set[str | None] = {None}
+    if named:
+        found = connection.execute(QUERIES["known_care_teams"], {"names": list(named)})
+        known |= {name for (name,) in found}
+    return known
 
 
 def _seen(connection: Connection, lines: list[_Line]) -> dict[bytes, int]:
@@ -351,6 +369,7 @@ def _row(
         sealed.content,
         sealed.key_id,
         sealed.wrapped,
+        profile.care_team,
     )
 
 

@@ -151,8 +151,10 @@ class _Hub:
         now_s = time.perf_counter()
         if isinstance(event, mqtt.Arrived):
             for receipt in wire.decode_receipts(event.payload):
-                self.latencies_ms.append(1000 * (now_s - self.waiting.pop(receipt.sequence)))
-                self.receipted += 1
+                since_s = self.waiting.pop(receipt.sequence, None)
+                if since_s is not None:  # else the broker delivered the batch twice
+                    self.latencies_ms.append(1000 * (now_s - since_s))
+                    self.receipted += 1
         late = min(self.waiting.values(), default=now_s)
         if now_s - late > _RECEIPT_S_MAX:
             raise UnavailableError(f"no receipt within {_RECEIPT_S_MAX:.0f} s")

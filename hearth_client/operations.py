@@ -273,6 +273,8 @@ class MeasurementDocument(TypedDict):
     values: dict[str, PresentValue | ConvertedValue | AbsentValue]
     statuses: list[str]
     artefact: bool
+    unusual: bool
+    attribution: Literal["linked", "inferred", "confirmed"]
 
 
 class NewLink(TypedDict):
@@ -970,18 +972,6 @@ class Client(Transport):
         """Describe the signs: quantities, units, codes, ranges, statuses, and rules."""
         return self.json("GET", "/api/v1/signs")
 
-    def read_metrics(self) -> bytes:
-        """Return what Prometheus scrapes; no label names a person, a device or a value."""
-        return self.content("GET", "/metrics")
-
     def read_health(self) -> Health:
         """Tell which version answers, over which schema."""
         return self.json("GET", "/api/v1/health")
-
-    def read_liveness(self) -> bytes:
-        """Answer as long as the process lives."""
-        return self.content("GET", "/healthz")
-
-    def read_readiness(self) -> bytes:
-        """Answer when the database does and its schema has what this version reads."""
-        return self.content("GET", "/readyz")

@@ -77,6 +77,9 @@ _VALUES: Final = {
     )
     for sign in BY_CODE.values()
 }
+_HUB: Final = (
+    f',"extension":[{{"url":"{GATEWAY_DEVICE}","valueReference":{{"reference":"Device/hub-%b"}}}}]'
+).encode()
 _SLOT: Final = re.compile(r"%\((\w+)\)s")
 _Y2K_S: Final = 946_684_800
 _STATUSES_CACHED_MAX = 4096
@@ -94,14 +97,16 @@ class Made:
     row: Row
 
     @property
-    def hub(self) -> str:
-        """The hub's name."""
-        return str(self.row[14])
+    def hub(self) -> str | None:
+        """The hub's name; None: the store does not know it."""
+        name: str | None = self.row[14]
+        return name
 
     @property
-    def device(self) -> str:
-        """The device's address."""
-        return str(self.row[15])
+    def device(self) -> str | None:
+        """The device's address; None: the store does not know it."""
+        address: str | None = self.row[15]
+        return address
 
     @property
     def resident(self) -> str:
@@ -154,13 +159,13 @@ def observations(row: Row, wanted: Wanted = EVERYTHING) -> Iterator[Made]:
     said = _said(sign_code, status, bool(flags & FLAG_ARTEFACT))
     absences = digits >> ABSENCES_AT
     period_s = _period(sign, values)
-    device = address.replace(":", "")
+    device = "" if address is None else address.replace(":", "")
     device_time = _device_time(identity_us, utc_offset, time_flags, period_s)
     fields = said.fields | {
         "issued": _local(stored_at, None).encode(),
         "resident": resident.encode(),
-        "device": device.encode(),
-        "hub": hub.encode(),
+        "device": f',"device":{{"reference":"Device/{device}"}}'.encode() if device else b"",
+        "hub": b"" if hub is None else _HUB % hub.encode(),
         "effective": _effective(measured_at, utc_offset, time_quality, period_s).encode(),
         "panel": f"{token}-p".encode(),
     }
@@ -173,7 +178,7 @@ def observations(row: Row, wanted: Wanted = EVERYTHING) -> Iterator[Made]:
         fields["identifier"] = (
             f',"identifier":[{{"system":"{PHD_IDENTIFIER}","value":'
             f'"{device}-{resident}-{template.type}-{device_time}"}}]'.encode()
-            if device_time
+            if device_time and device
             else b""
         )
         for key, place_in_sign, choices in template.values:
@@ -243,8 +248,7 @@ def _element_texts(part: Part, *, subset: bool) -> dict[str, str]:
     single = part.kind is Kind.SINGLE
     return {
         "meta": f',"meta":{{"lastUpdated":"%(issued)s"{profile}%(security)s{tag}}}',
-        "extension": f',"extension":[{{"url":"{GATEWAY_DEVICE}",'
-        '"valueReference":{"reference":"Device/hub-%(hub)s"}}]',
+        "extension": "%(hub)s",
         "identifier": "%(identifier)s",
         "status": ',"status":"%(status)s"',
         "category": f',"category":{_dump([_concept(c) for c in part.categories])}',
@@ -257,7 +261,7 @@ def _element_texts(part: Part, *, subset: bool) -> dict[str, str]:
         "interpretation": "%(interpretation)s",
         "note": "%(note)s",
         "bodySite": "%(bodySite)s",
-        "device": ',"device":{"reference":"Device/%(device)s"}',
+        "device": "%(device)s",
         "derivedFrom": ',"derivedFrom":[{"reference":"Observation/%(panel)s"}]'
         if part.kind is Kind.STATUS and part.sign.panel
         else "",

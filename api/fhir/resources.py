@@ -84,13 +84,15 @@ def provenance(made: Made) -> Resource:
         "activity": _concept("http://terminology.hl7.org/CodeSystem/v3-DataOperation", "CREATE"),
         "agent": [
             {
-                "type": _concept(_PARTICIPANT, "performer"),
-                "who": {"reference": f"Device/{made.device.replace(':', '')}"},
-            },
-            {
-                "type": _concept(_PARTICIPANT, "assembler"),
-                "who": {"reference": f"Device/{HUB_PREFIX}{made.hub}"},
-            },
+                "type": _concept(_PARTICIPANT, kind),
+                "who": {"display": "未知 unknown"}
+                if known is None
+                else {"reference": f"Device/{known}"},
+            }
+            for kind, known in (
+                ("performer", made.device and made.device.replace(":", "")),
+                ("assembler", made.hub and f"{HUB_PREFIX}{made.hub}"),
+            )
         ],
     }
 

@@ -335,7 +335,7 @@ async def _bundle(
             if record is not None:
                 included.append(("Patient", patient(record)))
     if found.made and "device" in search.includes:
-        addresses = sorted({made.device for made in found.made})
+        addresses = sorted({made.device for made in found.made if made.device is not None})
         included += [("Device", device(r)) for r in await store.devices(principal, addresses)]
     if search.provenance:
         included += [("Provenance", provenance(made)) for made in found.made]

@@ -62,7 +62,7 @@ _FORM = """<h1>登录 Hearth <small>Sign in</small></h1>
 <label for="password">密码 <small>Password</small></label>
 <input id="password" name="password" type="password" required autocomplete="current-password"
  maxlength="256"{focus_password}>
-<label for="code">动态验证码 <small>Code of the authenticator, if you have one</small></label>
+<label for="code">动态验证码 <small>Code, if you have an authenticator</small></label>
 <input id="code" name="code" inputmode="numeric" autocomplete="one-time-code" pattern="[0-9]{{6}}"
  maxlength="6">
 <button type="submit">登录 / Sign in</button>

@@ -5,7 +5,7 @@
 CREATE TEMPORARY TABLE incoming (
     resident_id integer, public_id uuid, birth_year smallint, sex smallint, height_cm real, clinic text, targets jsonb,
     fingerprint bytea, national_id_mark bytea, health_card_mark bytea, name_mark bytea,
-    sealed bytea, key_id smallint, wrapped bytea
+    sealed bytea, key_id smallint, wrapped bytea, care_team text
 ) ON COMMIT DELETE ROWS
 
 -- name: copy_incoming
@@ -70,6 +70,24 @@ ON CONFLICT (resident_id) DO UPDATE SET
 INSERT INTO resident_key (resident_id, key_id, wrapped)
 SELECT resident_id, key_id, wrapped FROM incoming
 ON CONFLICT (resident_id) DO UPDATE SET key_id = excluded.key_id, wrapped = excluded.wrapped
+
+-- name: known_care_teams
+-- Those of the given names that are care teams.
+SELECT name FROM care_team WHERE name = ANY(%(names)s)
+
+-- name: enter_care
+-- Who looks after them, from now on, where that is not so already.
+INSERT INTO care_team_resident (care_team_id, resident_id, during)
+SELECT t.care_team_id, i.resident_id, tstzrange(now(), NULL)
+FROM incoming i
+JOIN care_team t ON t.name = i.care_team
+WHERE NOT EXISTS (
+    SELECT
+    FROM care_team_resident c
+    WHERE c.care_team_id = t.care_team_id
+        AND c.resident_id = i.resident_id
+        AND c.during && tstzrange(now(), NULL)
+)
 
 -- name: any_key
 -- One key that a master key wrapped, to see whether the master key is the right one.

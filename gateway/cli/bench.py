@@ -12,6 +12,7 @@ from rich.table import Table
 
 from bench.api import bench_api
 from bench.attribution import bench_attribution
+from bench.audit import bench_audit
 from bench.backpressure import bench_backpressure
 from bench.fhir import bench_fhir
 from bench.flood import bench_flood
@@ -28,6 +29,7 @@ from gateway.platform.settings import load_settings
 ON_DATABASE: dict[str, Callable[..., list[Result]]] = {
     "api": bench_api,
     "attribution": bench_attribution,
+    "audit": bench_audit,
     "fhir": bench_fhir,
     "ingest": bench_ingest,
     "links": bench_links,

@@ -152,11 +152,29 @@ class Evaluator:
             from_ms(int(start_ms.min()) - rule.reach_ms),
         )
         total.count(residents=len(residents), readings=len(readings))
-        by_resident = _episodes(rule, readings, Targets(), residents, start_ms)
+        targets = await self._targets(rule, residents)
+        by_resident = _episodes(rule, readings, targets, residents, start_ms)
         for resident, start in starts.items():
             concerned = [alert for alert in alerts[resident] if alert.episode.last_ms >= start]
             steps = reconcile(by_resident.get(resident, []), concerned, now_ms)
             total.told += await self.write(rule.name, found.rule_id, resident, steps)
+
+    async def _targets(self, rule: AlertRule, residents: npt.NDArray[np.int64]) -> Targets:
+        """Return the residents' own limits where they take the place of the rule's thresholds."""
+        cursor = await self._connection.execute(
+            QUERIES["targets"],
+            {
+                "residents": residents.tolist(),
+                "quantities": list(rule.parameters),
+                "limit": "low" if rule.is_low else "high",
+            },
+        )
+        rows = await cursor.fetchall()
+        who = np.unique(np.array([resident for resident, _name, _limit in rows], np.int64))
+        values = {name: np.full(len(who), np.nan) for name in rule.parameters}
+        for resident, name, limit in rows:
+            values[name][np.searchsorted(who, resident)] = limit
+        return Targets(resident=who, values=values)
 
     async def _write_alert(self, rule: str, rule_id: int, resident: int, alert: Alert) -> int:
         episode = alert.episode

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from gateway.guidelines.samples import Samples, samples
 from gateway.platform.postgres import AsyncConnection, Int4s, load_queries, sql
-from gateway.stored import FLAG_ARTEFACT
+from gateway.stored import FLAG_ARTEFACT, FLAG_UNUSUAL
 from gateway.vital_sign import VitalSign
 
 _QUERIES = load_queries(Path(__file__).parents[1] / "sql" / "alert_readings.sql")
@@ -42,4 +42,5 @@ def _samples(rows: Sequence[tuple[object, ...]], names: Sequence[str]) -> Sample
         table[:, 1].astype(np.int64),
         {name: table[:, 3 + place] for place, name in enumerate(names)},
         artefact=(flags & FLAG_ARTEFACT) != 0,
+        unusual=(flags & FLAG_UNUSUAL) != 0,
     )

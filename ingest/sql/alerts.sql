@@ -46,6 +46,14 @@ WHERE EXISTS (
     WHERE m.resident_id = r.resident_id AND m.sign = %(sign)s AND m.measured_at >= %(from_at)s
 )
 
+-- name: targets
+-- Personal limits of residents for these quantities.
+SELECT p.resident_id, given.quantity, (p.targets -> given.quantity ->> %(limit)s)::double precision
+FROM resident_profile p
+CROSS JOIN unnest(%(quantities)s::text[]) AS given (quantity)
+WHERE p.resident_id = ANY(%(residents)s) AND p.targets <> '{}'
+    AND p.targets -> given.quantity ? %(limit)s
+
 -- name: marked
 -- Which of the residents are marked for a rule.
 SELECT resident_id FROM alert_mark WHERE rule = %(rule)s AND resident_id = ANY(%(residents)s)

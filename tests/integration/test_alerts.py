@@ -8,6 +8,7 @@ import hmac
 import json
 import random
 from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -20,6 +21,7 @@ import pytest
 from gateway.errors import UsageError
 from gateway.measurement import Measurement
 from gateway.platform.postgres import AsyncConnection, connect, connect_blocking
+from gateway.vitals import BY_NAME
 from ingest.alerts import desk
 from ingest.alerts.app import follow
 from ingest.alerts.delivery import ATTEMPTS_MAX, Deliverer, open_client, signature
@@ -29,7 +31,7 @@ from ingest.alerts.rules import SILENCE, change_rule, rules_in_force, seed_rules
 from ingest.alerts.silence import look_for_silence
 from ingest.store import Store
 from tests.flushes import committed
-from tests.worlds import a_message, a_pressure, enter_registry, query
+from tests.worlds import a_message, a_pressure, a_reading, enter_registry, query
 
 pytestmark = pytest.mark.integration
 
@@ -50,6 +52,11 @@ async def connection(database: str) -> AsyncIterator[AsyncConnection]:
 
 def severe(at: datetime, systolic: int = 185) -> Measurement:
     return a_pressure(Decimal(systolic), Decimal(95), at=at)
+
+
+def a_temperature(celsius: str, at: datetime) -> Measurement:
+    sign = BY_NAME["body_temperature"].code
+    return replace(a_pressure(at=at), sign=sign, reading=a_reading(Decimal(celsius), at=at))
 
 
 async def arrive(connection: AsyncConnection, *flushes: Sequence[Measurement]) -> None:
@@ -178,6 +185,20 @@ async def test_a_changed_rule_is_evaluated_again_and_kept_with_who_changed_it(
     )
     assert versions == [("service:alerts", False), ("cli:test", True)]
     assert query(database, "SELECT action FROM audit") == [("alert_rule.change",)]
+
+
+async def test_a_personal_target_takes_the_place_of_a_rules_threshold(
+    connection: AsyncConnection, database: str
+) -> None:
+    await arrive(connection, [a_temperature("37.6", NOW - timedelta(hours=1))])
+    assert alerts(database) == []
+    query(
+        database,
+        "INSERT INTO resident_profile (resident_id, targets)"
+        ' VALUES (101, \'{"body_temperature_celsius": {"high": 37.5}}\')',
+    )
+    await arrive(connection, [a_temperature("37.7", NOW)])
+    assert [alert[:3] for alert in alerts(database)] == [("fever", 2, "open")]
 
 
 async def test_people_acknowledge_and_resolve_with_a_note_once_each(

@@ -45,6 +45,7 @@ async def test_a_month_of_homes_in_small_meets_its_goals_and_tells_when_it_does_
         good.time_error_by_quality_s.keys()
     )
     assert good.shared_scales.readings > 0
+    assert good.shared_scales.right > 0
 
     query(
         database,
@@ -64,7 +65,7 @@ async def test_a_month_of_homes_in_small_meets_its_goals_and_tells_when_it_does_
     query(
         database,
         "UPDATE measurement SET resident_id = (SELECT max(resident_id) FROM resident)"
-        " WHERE resident_id = (SELECT min(resident_id) FROM measurement)",
+        " WHERE resident_id = (SELECT min(resident_id) FROM measurement WHERE resident_id <> 0)",
     )
     bad = await scored()
     assert bad.others.wrong > 0

@@ -231,3 +231,22 @@ def _key_of(home: Path, key_id: int) -> bytes:
 
 def _search_key(home: Path) -> bytes:
     return urlsafe_b64decode((home / "secrets" / "archive_search_key").read_text().strip() + "=")
+
+
+def test_a_care_team_that_is_entered_looks_after_its_residents_from_now_on(
+    connection: Connection, vault: IdentityVault, database: str
+) -> None:
+    query(database, "INSERT INTO care_team (name) VALUES ('clinic')")
+    lines = (f"甲,{a_number(1)},clinic", f"乙,{a_number(2)},elsewhere", f"丙,{a_number(3)},")
+    for changed in ("", "甲"):
+        file = io.BytesIO(
+            "\n".join(["姓名,身份证号,团队", changed + lines[0], *lines[1:]]).encode()
+        )
+        connection.execute("DISCARD TEMP")
+        rejected: list[Rejected] = []
+        import_residents(connection, vault, file, TODAY, rejected.append, lambda _counts: None)
+        assert [(fault.line, fault.column, fault.why) for fault in rejected] == [
+            (3, "care_team", "unknown")
+        ]
+    found = query(database, "SELECT count(*), bool_and(during @> now()) FROM care_team_resident")
+    assert found == [(1, True)]

@@ -27,6 +27,8 @@ from ingest.batches import Message
 _MAIL = 15
 """What a random stream is for: the order of arrival, and which batches come twice."""
 _DAY = timedelta(days=1)
+_SETTLED_EVERY = 5
+"""Shared scales are attributed every so many days, not within seconds: a month takes minutes."""
 _EVERYWHERE = timedelta(hours=12)
 """A day that has ended at Greenwich has ended in New York so much later, at most."""
 
@@ -76,10 +78,13 @@ async def live_month(dsn: str, plan: Plan, progress: Callable[[int], None]) -> t
                 mail.post(street.send(house, day))
                 progress(day * plan.homes + number)
             await archive.commit(mail.arrived(), begins_at + _DAY + _EVERYWHERE)
+            if day % _SETTLED_EVERY == 0:
+                await archive.settle()
         mail.post(street.send_all(plan.days - 1))
         ends_at = BEGINS_AT + plan.days * _DAY + _EVERYWHERE
         await archive.commit(mail.arrived(), ends_at)
         await archive.commit(mail.arrived(), ends_at)
+        await archive.settle()
         await archive.close()
     month = Month(homes=plan.homes, days=plan.days, seed=plan.seed, shared=_shared(street.houses))
     return world, month

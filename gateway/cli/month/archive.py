@@ -8,13 +8,15 @@ from datetime import datetime
 from typing import LiteralString
 from uuid import NAMESPACE_URL, UUID, uuid5
 
-from api.records import Link, NewDevice, NewHub, Registration
+from api.records import Link, NewDevice, NewHub, Registration, SharedLink
 from api.registry import register
 from firmware_sim.month import Household, Lent
 from gateway.gatt.times import ms_since_epoch
 from gateway.platform.postgres import AsyncConnection, connect_blocking, dsn_with, sql
 from gateway.vital_sign import NO_USER_SLOT
+from gateway.vitals import BY_NAME
 from gateway.wire import RECORD_BYTES
+from ingest.attribution.settle import settle_due
 from ingest.batches import Message, hub_homes, read_messages, reference_ms
 from ingest.migrations import migrate
 from ingest.registry import load_registry
@@ -68,6 +70,12 @@ def enter(dsn: str, households: Sequence[Household]) -> None:
             for household, _place, device in devices
         ],
         links=[link for household, place, _device in devices for link in _links(household, place)],
+        shared_links=[
+            link
+            for household in households
+            for place in sorted(household.shared)
+            for link in _shared_links(household, place)
+        ],
     )
     with connect_blocking(dsn, application="hearth-simulate") as connection:
         register(connection, new)
@@ -90,6 +98,11 @@ class Archive:
     async def close(self) -> None:
         """Close what the archive has opened itself."""
         await self._batch_ids.close()
+
+    async def settle(self) -> None:
+        """Attribute the readings of shared slots, as a worker does within seconds."""
+        while (await settle_due(self._store.connection)).slots:
+            pass
 
     async def commit(self, messages: Sequence[Message], now: datetime) -> None:
         """Judge and store messages, flush by flush, by the registry as it is now."""
@@ -136,6 +149,22 @@ def _links(household: Household, place: int) -> list[Link]:
             user.person,
             next((each for each in lent if each.slot == user.slot), None),
         )
+    ]
+
+
+def _shared_links(household: Household, place: int) -> list[SharedLink]:
+    """Return those who share a device, each with what they said was usual when it was set up."""
+    device = household.home.devices[place]
+    quantity = BY_NAME[device.model.sign].quantities[0]
+    return [
+        SharedLink(
+            device=device.address,
+            user_slot=NO_USER_SLOT,
+            resident=resident_of(user.person),
+            starts_at=None,
+            usual=round(household.bodies[user.person].levels[quantity.name]),
+        )
+        for user in device.users
     ]
 
 

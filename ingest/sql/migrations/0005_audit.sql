@@ -33,8 +33,9 @@ COMMENT ON COLUMN audit.detail IS 'opaque ids and counts only, never a value, na
 COMMENT ON COLUMN audit.hash IS 'SHA-256 of the hash before it in the chain and of audit_text';
 
 -- What a row's hash covers, as one text; `hearth audit verify` asks for it and hashes it elsewhere.
+-- (STABLE, as what it calls is: else it is not inlined, and planned anew for every row.)
 CREATE FUNCTION audit_text(entry audit) RETURNS text
-LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+LANGUAGE sql STABLE PARALLEL SAFE AS $$
     SELECT jsonb_build_array(
         entry.audit_id, (extract(epoch FROM entry.at) * 1000000)::bigint, entry.actor,
         entry.action, entry.resident_id, entry.reason, entry.origin, entry.detail

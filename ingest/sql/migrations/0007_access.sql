@@ -197,19 +197,26 @@ COMMENT ON FUNCTION access.sees(text) IS
     'whether this transaction may read all of a kind: record, equipment; or what is audited';
 
 -- The account that may ask in this session, null where there is none: disabled, revoked, signed out.
+-- (plpgsql keeps its plan; a function in SQL that is not inlined is planned at every call.)
 CREATE FUNCTION access.known(_reader uuid, _session uuid) RETURNS account
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
-    SELECT a
-    FROM account AS a
-    WHERE a.public_id = _reader AND a.disabled_at IS NULL
-        AND CASE
-            WHEN _session IS NULL THEN a.role = 'service' OR a.issuer IS NOT NULL
-            ELSE EXISTS (
-                SELECT FROM session
-                WHERE session_id = _session AND session.account_id = a.account_id
-                    AND revoked_at IS NULL AND expires_at > now()
-            )
-        END
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+DECLARE
+    found_account account;
+BEGIN
+    SELECT * INTO found_account FROM account WHERE public_id = _reader AND disabled_at IS NULL;
+    IF _session IS NULL THEN
+        IF found_account.role = 'service' OR found_account.issuer IS NOT NULL THEN
+            RETURN found_account;
+        END IF;
+    ELSIF EXISTS (
+        SELECT FROM session
+        WHERE session_id = _session AND account_id = found_account.account_id
+            AND revoked_at IS NULL AND expires_at > now()
+    ) THEN
+        RETURN found_account;
+    END IF;
+    RETURN NULL;
+END
 $$;
 
 -- Decide, audit, and note what this transaction may read. One row a resident asked for, with why it
@@ -220,7 +227,8 @@ CREATE FUNCTION access.begin(
     _reader uuid, _session uuid, _action text, _needs text, _whom uuid[], _reason text,
     _origin text
 ) RETURNS TABLE (resident uuid, resident_id integer, admitted boolean, why text)
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp
+SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
 DECLARE
     me account;

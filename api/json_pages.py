@@ -19,25 +19,10 @@ from typing import NamedTuple
 import orjson
 
 from api.archive import COLUMN_OF, stored_measurement
-<<<<<<< HEAD
-from api.json_rows import attribution_of, measurement_document
-from gateway.measurement import TimeQuality
-from gateway.platform.postgres import TupleRow
-from gateway.quantity import Absent
-from gateway.stored import (
-    ABSENCE_BITS,
-    ABSENCES_AT,
-    EXPONENT_BITS,
-    FLAG_ARTEFACT,
-    FLAG_UNUSUAL,
-)
-from gateway.vital_sign import NO_USER_SLOT
-=======
 from api.documents import AbsentValue, ConvertedValue, MeasurementDocument, PresentValue
 from api.json_rows import measurement_document
 from gateway.platform.postgres import TupleRow
 from gateway.stored import EXPONENT_BITS
->>>>>>> archive
 from gateway.vitals import BY_CODE
 from gateway.wire import OFFSET_STEP_MIN
 
@@ -133,34 +118,15 @@ def _template(document: MeasurementDocument, digits: int) -> bytes | None:
     for index, (name, value) in enumerate(document.values.items()):
         exponent = digits >> (EXPONENT_BITS * index) & 0xFF
         decimals = -(exponent - 0x100 if exponent & 0x80 else exponent)
-        if isinstance(value, ConvertedValue) or isinstance(value, PresentValue) and decimals < 0:
+        if isinstance(value, ConvertedValue) or (isinstance(value, PresentValue) and decimals < 0):
             return None
-<<<<<<< HEAD
-        else:
-            name, unit = quantity.name.encode(), orjson.dumps(quantity.unit.ucum)
-            values.append(b'"%b":{"value":%%.%df,"unit":%b}' % (name, -exponent, _escaped(unit)))
-    statuses = [entry.name for entry in sign.statuses if status & entry.mask == entry.value]
-    return (
-        b'{"id":"%%b","sign":"%b","device":%b,"user_slot":%b,"measured_at":"%%b",'
-        b'"received_at":"%%b","stored_at":"%%b","time_quality":"%b","values":{%b},'
-        b'"statuses":%b,"artefact":%b,"unusual":%b,"attribution":"%b"}'
-    ) % (
-        sign.name.encode(),
-        _escaped(orjson.dumps(device)),
-        b"null" if user_slot == NO_USER_SLOT else b"%d" % user_slot,
-        TimeQuality(time_quality).name.lower().encode(),
-        b",".join(values),
-        _escaped(orjson.dumps(statuses)),
-        b"true" if flags & FLAG_ARTEFACT else b"false",
-        b"true" if flags & FLAG_UNUSUAL else b"false",
-        attribution_of(flags).encode(),
-=======
         if isinstance(value, PresentValue):
-            value = replace(value, value=orjson.Fragment(b'"%b%d"' % (_NUMBER, decimals)))
-        values[name] = value
+            place = orjson.Fragment(b'"%b%d"' % (_NUMBER, decimals))
+            values[name] = replace(value, value=place)
+        else:
+            values[name] = value
     with_places = replace(
         document, id=_TEXT, measured_at=_TEXT, received_at=_TEXT, stored_at=_TEXT, values=values
->>>>>>> archive
     )
     words = orjson.dumps(with_places).replace(b"%", b"%%").replace(orjson.dumps(_TEXT), b'"%b"')
     return _NUMBER_PLACE.sub(rb"%.\1f", words)

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from datetime import timedelta
-from typing import LiteralString, cast
+from typing import LiteralString
 
 import numpy as np
 import pytest
@@ -284,7 +284,7 @@ async def test_an_erasure_leaves_no_attribution_of_the_resident(
         erase(admin, public_id(database, 101), "asked for")
     for table in ("attribution", "posterior"):
         left = f"SELECT count(*) FROM {table} WHERE resident_id = 101"  # noqa: S608 - names of ours
-        assert query(database, cast("LiteralString", left)) == [(0,)]
+        assert query(database, left) == [(0,)]
     assert query(database, "SELECT count(*) FROM attribution WHERE next_resident_id = 101") == [
         (0,)
     ]

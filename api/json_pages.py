@@ -17,11 +17,11 @@ from typing import NamedTuple
 import orjson
 
 from api.archive import COLUMN_OF, stored_measurement
-from api.json_rows import measurement_document
+from api.json_rows import attribution_of, measurement_document
 from gateway.measurement import TimeQuality
 from gateway.platform.postgres import TupleRow
 from gateway.quantity import Absent
-from gateway.stored import ABSENCE_BITS, ABSENCES_AT, EXPONENT_BITS, FLAG_ARTEFACT
+from gateway.stored import ABSENCE_BITS, ABSENCES_AT, EXPONENT_BITS, FLAG_ARTEFACT, FLAG_UNUSUAL
 from gateway.vital_sign import NO_USER_SLOT
 from gateway.vitals import BY_CODE
 from gateway.wire import OFFSET_STEP_MIN
@@ -119,7 +119,7 @@ def _template(kind: _Kind) -> bytes | None:
     return (
         b'{"id":"%%b","sign":"%b","device":%b,"user_slot":%b,"measured_at":"%%b",'
         b'"received_at":"%%b","stored_at":"%%b","time_quality":"%b","values":{%b},'
-        b'"statuses":%b,"artefact":%b}'
+        b'"statuses":%b,"artefact":%b,"unusual":%b,"attribution":"%b"}'
     ) % (
         sign.name.encode(),
         _escaped(orjson.dumps(device)),
@@ -128,6 +128,8 @@ def _template(kind: _Kind) -> bytes | None:
         b",".join(values),
         _escaped(orjson.dumps(statuses)),
         b"true" if flags & FLAG_ARTEFACT else b"false",
+        b"true" if flags & FLAG_UNUSUAL else b"false",
+        attribution_of(flags).encode(),
     )
 
 

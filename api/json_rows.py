@@ -60,8 +60,15 @@ def measurement_document(stored: StoredMeasurement) -> MeasurementDocument:
         statuses=_statuses(sign, stored.status),
         artefact=bool(stored.flags & FLAG_ARTEFACT),
         unusual=bool(stored.flags & FLAG_UNUSUAL),
-        attribution=_attribution(stored.flags),
+        attribution=attribution_of(stored.flags),
     )
+
+
+def attribution_of(flags: int) -> Attribution:
+    """Return how a measurement's resident was found."""
+    if flags & FLAG_CLAIMED:
+        return "confirmed"
+    return "inferred" if flags & FLAG_INFERRED else "linked"
 
 
 def latest_documents(rows: Sequence[StoredMeasurement]) -> dict[str, LatestOfSign]:
@@ -95,12 +102,6 @@ def _value(
         unit=quantity.unit.ucum,
         original=PresentValue(value=orjson.Fragment(original), unit=unit.ucum),
     )
-
-
-def _attribution(flags: int) -> Attribution:
-    if flags & FLAG_CLAIMED:
-        return "confirmed"
-    return "inferred" if flags & FLAG_INFERRED else "linked"
 
 
 def _statuses(sign: VitalSign, status: int) -> list[str]:

@@ -118,11 +118,12 @@ def _template(document: MeasurementDocument, digits: int) -> bytes | None:
     for index, (name, value) in enumerate(document.values.items()):
         exponent = digits >> (EXPONENT_BITS * index) & 0xFF
         decimals = -(exponent - 0x100 if exponent & 0x80 else exponent)
-        if isinstance(value, ConvertedValue) or isinstance(value, PresentValue) and decimals < 0:
+        if isinstance(value, ConvertedValue) or (isinstance(value, PresentValue) and decimals < 0):
             return None
-        if isinstance(value, PresentValue):
-            value = replace(value, value=orjson.Fragment(b'"%b%d"' % (_NUMBER, decimals)))
         values[name] = value
+        if isinstance(value, PresentValue):
+            place = orjson.Fragment(b'"%b%d"' % (_NUMBER, decimals))
+            values[name] = replace(value, value=place)
     with_places = replace(
         document, id=_TEXT, measured_at=_TEXT, received_at=_TEXT, stored_at=_TEXT, values=values
     )

@@ -1,7 +1,7 @@
 """Erasure: a resident's key is destroyed, and with it what names the resident, in every copy.
 
 Personal Information Protection Law, articles 28 and 47. Gone: the key, the identity and its hashes,
-the profile, the measurements, the alerts, the bytes kept apart of the resident's own slots and times;
+the profile, the measurements and whose they were thought to be, the alerts, the bytes kept apart of the resident's own slots and times;
 the resident's account is disabled. Kept: the opaque id, the audit (Cybersecurity Law, article 21(3): at least six months), superseded links
 (opaque), and how many rows of each batch there were, so that the ledger balances (docs/archive.md).
 """
@@ -20,6 +20,9 @@ _STEPS = (
     "destroy_key",
     "forget_profile",
     "end_links",
+    "end_shares",
+    "forget_posteriors",
+    "forget_attributions",
     "forget_kept_apart",
     "forget_merges",
     "forget_deliveries",

@@ -60,7 +60,7 @@ def measurement_document(stored: StoredMeasurement) -> MeasurementDocument:
         statuses=_statuses(sign, stored.status),
         artefact=bool(stored.flags & FLAG_ARTEFACT),
         unusual=bool(stored.flags & FLAG_UNUSUAL),
-        attribution=_attribution(stored.flags),
+        attribution=attribution_of(stored.flags),
     )
 
 
@@ -97,7 +97,8 @@ def _value(
     )
 
 
-def _attribution(flags: int) -> Attribution:
+def attribution_of(flags: int) -> Attribution:
+    """Return how a measurement came to be its resident's."""
     if flags & FLAG_CLAIMED:
         return "confirmed"
     return "inferred" if flags & FLAG_INFERRED else "linked"

@@ -33,7 +33,8 @@ def merge(connection: Connection, kept: UUID, gone: UUID, reason: str) -> Moved:
     """Make everything of `gone` the resident's `kept`.
 
     Raises:
-        UsageError: one of them is not entered, erased, or merged already; or both are the same.
+        UsageError: one of them is not entered, erased, or merged already; both are the same; or the
+            double entry shares a device.
     """
     if kept == gone:
         raise UsageError("同一位居民 / these are the same entry")
@@ -42,6 +43,13 @@ def merge(connection: Connection, kept: UUID, gone: UUID, reason: str) -> Moved:
         # In one order, so that two who merge the same pair take turns.
         keys = {resident: _key(connection, resident) for resident in sorted((kept, gone))}
         pair = {"kept": keys[kept], "gone": keys[gone]}
+        shares = connection.execute(_QUERIES["shares"], pair).fetchone()
+        if shares is not None:
+            raise UsageError(
+                f"{gone} 是设备 {shares[0]} 的共用者 / shares device {shares[0]}: 请先改为保留的条目 / "
+                f"first let the entry that stays share it: `hearth admin link unshare --device "
+                f"{shares[0]} --resident {gone}`, `hearth admin link share`"
+            )
         merge_id = _first(connection, "note_merge", **pair)
         connection.execute(_QUERIES["point_to"], pair)
         links = [link for (link,) in connection.execute(_QUERIES["supersede_links"], pair)]

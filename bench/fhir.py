@@ -78,7 +78,8 @@ def bench_fhir(server: str, *, quick: bool, progress: Callable[[str], None]) -> 
         fill(dsn, load.size, progress)
         with connect_blocking(dsn, application="hearth-bench") as connection:
             connection.execute(
-                "INSERT INTO account (public_id, login, role) VALUES (%s, 'bench', 'service')",
+                "INSERT INTO account (public_id, login, role, scopes)"
+                " VALUES (%s, 'bench', 'service', '{system/*.rs}')",
                 [_READER.user],
             )
         return asyncio.run(_measure(dsn, load, progress))

@@ -9,6 +9,14 @@ RETURNING merge_id
 -- Whoever looks for the double entry is led to the other; null: to itself again.
 UPDATE resident SET merged_into = %(kept)s WHERE resident_id = %(gone)s
 
+-- name: shares
+-- A device that the double entry shares with others now.
+SELECT device.address
+FROM shared_link
+JOIN device USING (device_id)
+WHERE resident_id = %(gone)s AND superseded_at IS NULL
+LIMIT 1
+
 -- name: supersede_links
 -- A link is not changed: what was believed stays known.
 UPDATE link

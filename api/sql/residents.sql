@@ -145,6 +145,20 @@ UPDATE resident SET erased_at = now() WHERE resident_id = %(resident_id)s
 -- Nobody is measured for this resident any more.
 UPDATE link SET superseded_at = now() WHERE resident_id = %(resident_id)s AND superseded_at IS NULL
 
+-- name: end_shares
+-- Nor among those who share a device.
+UPDATE shared_link SET superseded_at = now()
+WHERE resident_id = %(resident_id)s AND superseded_at IS NULL
+
+-- name: forget_posteriors
+-- How likely unassigned readings were the resident's.
+DELETE FROM posterior WHERE resident_id = %(resident_id)s
+
+-- name: forget_attributions
+-- Which readings were thought to be the resident's, or were taken from them.
+DELETE FROM attribution
+WHERE resident_id = %(resident_id)s OR next_resident_id = %(resident_id)s
+
 -- name: forget_kept_apart
 -- What was kept apart of the resident's own slots and times: the bytes, not the count.
 UPDATE quarantine q

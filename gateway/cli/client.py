@@ -15,10 +15,14 @@ import typer
 from api.access import Principal
 from api.app import create_app
 from api.archive import Archive
+from api.routes.parameters import PREFIX
 from gateway.cli.stages import require_checkout
+from gateway.platform.enrolment import ENROL_PATH, RENEW_PATH
 from gateway.platform.postgres import AsyncConnectionPool
 from gateway.platform.settings import CHECKOUT
 
+FOR_HUBS = frozenset({ENROL_PATH, RENEW_PATH})
+"""Left out with all that is not under /api/v1: hubs speak for themselves, and FHIR has clients."""
 FILE = CHECKOUT / "hearth_client" / "operations.py"
 """What is written; hearth_client/transport.py beside it is by hand."""
 
@@ -69,6 +73,8 @@ def client_source(described: Mapping[str, Any]) -> str:
         lines += _typed_dict(name, schema)
     lines += ["", "class Client(Transport):", '    """The API of one address, with one token."""']
     for path, operations in described["paths"].items():
+        if not path.startswith(PREFIX) or path in FOR_HUBS:
+            continue
         for method, operation in operations.items():
             lines += _method(path, method, operation)
     return "\n".join(lines) + "\n"

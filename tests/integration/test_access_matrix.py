@@ -142,7 +142,7 @@ async def test_every_route_answers_every_case_as_expected(town: str, case: str) 
                 wrong.append((method, path, response.status_code, expected))
             if expected >= 400 and "{resident}" in path:
                 assert not SYSTOLIC.search(response.text)
-        assert wrong == []
+        assert wrong == [], wrong
 
 
 async def test_a_withheld_sign_is_in_no_answer_but_the_residents_own(town: str) -> None:

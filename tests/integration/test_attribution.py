@@ -6,12 +6,14 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from datetime import timedelta
-from typing import LiteralString
+from typing import LiteralString, cast
 
 import numpy as np
 import pytest
 
 from api.corrections import Author, Period, claim, history, list_worklist
+from api.erasure import erase
+from api.resident_merge import merge
 from gateway.errors import UsageError
 from gateway.measurement import Measurement
 from gateway.platform.changes import end_of_changes, read_changes
@@ -271,3 +273,32 @@ async def test_only_stored_readings_are_claimed(worker: AsyncConnection, databas
             with pytest.raises(UsageError, match="worklist list"):
                 claim(admin, [entry.reading, wrong], public_id(database, 102), BY)
     assert query(database, "SELECT resident_id FROM measurement") == [(0,)]
+
+
+async def test_an_erasure_leaves_no_attribution_of_the_resident(
+    worker: AsyncConnection, database: str
+) -> None:
+    await stored(worker, *a_month())
+    await settle_due(worker)
+    with connect_blocking(database, application="hearth-tests", autocommit=True) as admin:
+        erase(admin, public_id(database, 101), "asked for")
+    for table in ("attribution", "posterior"):
+        left = f"SELECT count(*) FROM {table} WHERE resident_id = 101"  # noqa: S608 - names of ours
+        assert query(database, cast("LiteralString", left)) == [(0,)]
+    assert query(database, "SELECT count(*) FROM attribution WHERE next_resident_id = 101") == [
+        (0,)
+    ]
+    assert query(database, "SELECT resident_id FROM shared_link WHERE superseded_at IS NULL") == [
+        (102,)
+    ]
+    assert (await settle_shared(worker)).slots == 1
+
+
+async def test_a_double_entry_that_shares_a_device_is_not_merged(
+    worker: AsyncConnection, database: str
+) -> None:
+    assert not worker.closed
+    with connect_blocking(database, application="hearth-tests", autocommit=True) as admin:
+        kept, gone = public_id(database, 102), public_id(database, 101)
+        with pytest.raises(UsageError, match="link unshare"):
+            merge(admin, kept, gone, "entered twice")

@@ -39,7 +39,7 @@ def test_migrating_again_changes_nothing(database: str) -> None:
 
 
 async def test_two_that_migrate_at_once_take_turns(database: str) -> None:
-    query(database, "DROP SCHEMA public, access, issuer CASCADE")
+    query(database, "DROP SCHEMA public, access, issuer, enrolment CASCADE")
     query(database, "CREATE SCHEMA public")
     query(database, "CREATE EXTENSION IF NOT EXISTS timescaledb")
     done = await asyncio.gather(

@@ -78,6 +78,8 @@ async def test_a_measurement_says_all_that_is_known_of_it(
         },
         "statuses": [],
         "artefact": False,
+        "unusual": False,
+        "attribution": "linked",
     }
 
 

@@ -10,7 +10,6 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import orjson
 
-from api.archive import StoredMeasurement
 from api.cursor import encode_place
 from api.documents import (
     AbsentValue,
@@ -21,6 +20,7 @@ from api.documents import (
     PresentValue,
 )
 from api.json_numbers import converted_number, number_as_sent, original_value
+from api.measurement_rows import StoredMeasurement
 from gateway.measurement import TimeQuality
 from gateway.quantity import Absent, Quantity, Unit
 from gateway.stored import (
@@ -64,6 +64,13 @@ def measurement_document(stored: StoredMeasurement) -> MeasurementDocument:
     )
 
 
+def attribution_of(flags: int) -> Attribution:
+    """Return how a measurement's resident was found."""
+    if flags & FLAG_CLAIMED:
+        return "confirmed"
+    return "inferred" if flags & FLAG_INFERRED else "linked"
+
+
 def latest_documents(rows: Sequence[StoredMeasurement]) -> dict[str, LatestOfSign]:
     """Return the latest of each sign by the sign's name, from what `Archive.latest` returns."""
     documents = {}
@@ -95,13 +102,6 @@ def _value(
         unit=quantity.unit.ucum,
         original=PresentValue(value=orjson.Fragment(original), unit=unit.ucum),
     )
-
-
-def attribution_of(flags: int) -> Attribution:
-    """Return how a measurement came to be its resident's."""
-    if flags & FLAG_CLAIMED:
-        return "confirmed"
-    return "inferred" if flags & FLAG_INFERRED else "linked"
 
 
 def _statuses(sign: VitalSign, status: int) -> list[str]:

@@ -92,3 +92,17 @@ def outcome(*findings: Finding) -> dict[str, object]:
 def outcome_response(status: HTTPStatus, *findings: Finding) -> Response:
     """Return an OperationOutcome as the response."""
     return Response(orjson.dumps(outcome(*findings)), status_code=status, media_type=MEDIA_TYPE)
+
+
+def not_found() -> OutcomeError:
+    """Return what is said where there is nothing, or nothing for the one who asks."""
+    return OutcomeError(Issue.NOT_FOUND, "没有此资源 / there is no such resource")
+
+
+def patient_not_named() -> OutcomeError:
+    """Return what is said to a search through all residents."""
+    return OutcomeError(
+        Issue.TOO_COSTLY,
+        "请指明居民 / name a patient: patient=ID; for all residents use $export",
+        parameter="patient",
+    )

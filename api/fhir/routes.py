@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from http import HTTPStatus
-from typing import Annotated, Any
-from urllib.parse import parse_qsl, urlencode
+from typing import Annotated
+from urllib.parse import urlencode
 from uuid import UUID
 
 import orjson
@@ -15,14 +14,31 @@ from fastapi.responses import Response
 
 from api.access import CurrentPrincipal, Principal
 from api.archive import Archive, UnknownResidentError
-from api.cursor import BEFORE_ALL, BEHIND_ALL
+from api.cursor import BEHIND_ALL
 from api.fhir.access import READ, SEARCH, parts_for, require_scope
+from api.fhir.asked import (
+    form,
+    hours,
+    is_strict,
+    known,
+    moment,
+    page_count,
+    parameters,
+    query,
+    require_json,
+)
 from api.fhir.bundles import Entry, Link, bundle
 from api.fhir.capability import capability, smart_configuration
-from api.fhir.dates import parse_date
 from api.fhir.errors import PREFIX
 from api.fhir.observations import Made
-from api.fhir.outcomes import Finding, Issue, OutcomeError, outcome
+from api.fhir.outcomes import (
+    Finding,
+    Issue,
+    OutcomeError,
+    not_found,
+    outcome,
+    patient_not_named,
+)
 from api.fhir.parts import Part
 from api.fhir.resources import (
     HUB_PREFIX,
@@ -35,7 +51,6 @@ from api.fhir.resources import (
     provenance,
 )
 from api.fhir.search import (
-    COUNT_DEFAULT,
     COUNT_MAX,
     CURSOR,
     ObservationId,
@@ -50,12 +65,6 @@ from api.fhir.store import FhirStore, Found
 from api.fhir.tokens import alternatives, parse_tokens, places_with_code
 from api.fhir.vocabulary import MEDIA_TYPE, RESIDENT_ID
 
-JSON_FORMATS = frozenset(
-    {"json", "application/json", MEDIA_TYPE, "application/fhir json", "text/json"}
-)
-FORM = "application/x-www-form-urlencoded"
-FIELDS_MAX = 100
-"""A search has at most so many parameters."""
 STATS_DEFAULT = timedelta(days=30)
 """What `$stats` covers when neither period nor duration is given, up to now."""
 
@@ -103,7 +112,7 @@ async def search_observations(
     request: Request, store: StoreOfApp, principal: CurrentPrincipal
 ) -> Response:
     """Search a patient's Observations, by the time of measurement."""
-    return await _search(request, store, principal, _query(request))
+    return await _search(request, store, principal, query(request))
 
 
 @router.post("/Observation/_search", summary="查询观察 / search Observations")
@@ -111,31 +120,31 @@ async def post_search_observations(
     request: Request, store: StoreOfApp, principal: CurrentPrincipal
 ) -> Response:
     """Search as GET does, with the parameters in the body."""
-    return await _search(request, store, principal, await _form(request))
+    return await _search(request, store, principal, await form(request))
 
 
 @router.get("/Observation/$lastn", summary="最新观察 / the latest of each code")
 async def read_last(request: Request, store: StoreOfApp, principal: CurrentPrincipal) -> Response:
     """Return the latest Observations of each code, by when they were measured."""
-    return await _last(request, store, principal, _query(request))
+    return await _last(request, store, principal, query(request))
 
 
 @router.post("/Observation/$lastn", summary="最新观察 / the latest of each code")
 async def post_last(request: Request, store: StoreOfApp, principal: CurrentPrincipal) -> Response:
     """Return what GET does, with the parameters in the body."""
-    return await _last(request, store, principal, await _parameters(request))
+    return await _last(request, store, principal, await parameters(request))
 
 
 @router.get("/Observation/$stats", summary="统计 / statistics")
 async def read_stats(request: Request, store: StoreOfApp, principal: CurrentPrincipal) -> Response:
     """Return statistics of quantities over a time, without artefacts."""
-    return await _stats(store, principal, _query(request))
+    return await _stats(store, principal, query(request))
 
 
 @router.post("/Observation/$stats", summary="统计 / statistics")
 async def post_stats(request: Request, store: StoreOfApp, principal: CurrentPrincipal) -> Response:
     """Return what GET does, with the parameters in the body."""
-    return await _stats(store, principal, await _parameters(request))
+    return await _stats(store, principal, await parameters(request))
 
 
 @router.get("/Observation/{id}", summary="一项观察 / one Observation")
@@ -155,7 +164,7 @@ async def search_patients(
     request: Request, store: StoreOfApp, principal: CurrentPrincipal
 ) -> Response:
     """List the residents whom the asker may see, or find one by its identifier."""
-    return await _patients(request, store, principal, _query(request))
+    return await _patients(request, store, principal, query(request))
 
 
 @router.post("/Patient/_search", summary="查询居民 / search Patients")
@@ -163,7 +172,7 @@ async def post_search_patients(
     request: Request, store: StoreOfApp, principal: CurrentPrincipal
 ) -> Response:
     """Search as GET does, with the parameters in the body."""
-    return await _patients(request, store, principal, await _form(request))
+    return await _patients(request, store, principal, await form(request))
 
 
 @router.get("/Patient/{resident}", summary="一位居民 / one Patient")
@@ -195,7 +204,7 @@ async def search_devices(
     require_scope(principal, "Device", SEARCH)
     found: list[Resource] = []
     used = []
-    for name, value in _known(request, _query(request), {"_id", "patient", "_count"}):
+    for name, value in known(request, query(request), {"_id", "patient", "_count"}):
         used.append((name, value))
         if name == "_id":
             addresses = [a for a in map(device_of, alternatives(value)) if a is not None]
@@ -214,11 +223,11 @@ async def read_device(store: StoreOfApp, principal: CurrentPrincipal, id: Id) ->
         name = id.removeprefix(HUB_PREFIX)
         if await store.hub(principal, name):
             return _resource(hub(name))
-        raise _not_found()
+        raise not_found()
     address = device_of(id)
     records = [] if address is None else await store.devices(principal, [address])
     if not records:
-        raise _not_found()
+        raise not_found()
     return _resource(device(records[0]))
 
 
@@ -228,7 +237,7 @@ async def search_provenance(
 ) -> Response:
     """Tell how Observations came to be, by `target`."""
     require_scope(principal, "Provenance", SEARCH)
-    used = _known(request, _query(request), {"target", "_count"})
+    used = known(request, query(request), {"target", "_count"})
     targets = [
         reference_id(value, "Observation")
         for name, values in used
@@ -260,10 +269,10 @@ async def search_audit(
 ) -> Response:
     """Tell who looked at a resident's data, by `patient`; the newest first."""
     require_scope(principal, "AuditEvent", SEARCH)
-    used = dict(_known(request, _query(request), {"patient", "_count", CURSOR}))
+    used = dict(known(request, query(request), {"patient", "_count", CURSOR}))
     if "patient" not in used:
-        raise _names_a_patient()
-    count = _count(used)
+        raise patient_not_named()
+    count = page_count(used)
     before = used.pop(CURSOR, None)
     records = await store.audit(
         principal,
@@ -287,7 +296,7 @@ async def _search(
         made = await store.by_ids(principal, search.ids, search)
         found = Found(made=made, total=len(made))
     elif search.resident is None:
-        raise _names_a_patient()
+        raise patient_not_named()
     else:
         try:
             found = await store.page(principal, search.resident, search)
@@ -309,7 +318,7 @@ async def _last(
 ) -> Response:
     search = _parsed(request, principal, pairs, last_n=True)
     if search.resident is None:
-        raise _names_a_patient()
+        raise patient_not_named()
     try:
         found = await store.last(principal, search.resident, search)
     except UnknownResidentError:
@@ -368,7 +377,7 @@ async def _everything(
         CURSOR: CURSOR,
     }
     prefixes = {"start": "ge", "end": "le", "_since": "ge"}
-    used = [*_known(request, _query(request), {*names, "_type"})]
+    used = [*known(request, query(request), {*names, "_type"})]
     pairs = [(names[n], f"{prefixes.get(n, '')}{v}") for n, v in used if n in names]
     kinds = {kind for n, v in used if n == "_type" for kind in v.split(",")}
     search = parse_search(
@@ -436,11 +445,11 @@ def _asked(
             case "statistic":
                 statistics += value.split(",")
             case "duration":
-                from_at = now - timedelta(hours=_hours(value))
+                from_at = now - timedelta(hours=hours(value))
             case "period" | "start":
-                from_at = _moment(value, name)
+                from_at = moment(value, name)
             case "end":
-                to_at = _moment(value, name)
+                to_at = moment(value, name)
             case _:
                 raise OutcomeError(
                     Issue.NOT_SUPPORTED,
@@ -455,7 +464,7 @@ def _asked(
             parameter="statistic",
         )
     if resident is None:
-        raise _names_a_patient()
+        raise patient_not_named()
     quantities = [
         (part.sign, part.sign.quantities[place]) for part, places in chosen for place in places
     ]
@@ -471,8 +480,8 @@ async def _patients(
     pairs: Sequence[tuple[str, str]],
 ) -> Response:
     require_scope(principal, "Patient", SEARCH)
-    used = dict(_known(request, pairs, {"_id", "identifier", "_count", CURSOR}))
-    count = _count(used)
+    used = dict(known(request, pairs, {"_id", "identifier", "_count", CURSOR}))
+    count = page_count(used)
     after = used.pop(CURSOR, None)
     asked = [used[name] for name in ("_id", "identifier") if name in used]
     if not asked:
@@ -500,14 +509,14 @@ def _identified(value: str) -> UUID:
 
 
 async def _one(request: Request, store: FhirStore, principal: Principal, text: str) -> Made:
-    search = _parsed(request, principal, _query(request), may=READ)
+    search = _parsed(request, principal, query(request), may=READ)
     try:
         wanted = parse_observation_id(text)
     except ValueError as error:
-        raise _not_found() from error
+        raise not_found() from error
     made = await store.by_ids(principal, [wanted], search)
     if not made:
-        raise _not_found()
+        raise not_found()
     return made[0]
 
 
@@ -529,95 +538,14 @@ def _parsed(
     last_n: bool = False,
     may: str = SEARCH,
 ) -> Search:
-    _require_json(pairs)
+    require_json(pairs)
     return parse_search(
         pairs,
         allowed=parts_for(principal, may),
         now=datetime.now(UTC),
-        strict=_is_strict(request),
+        strict=is_strict(request),
         last_n=last_n,
     )
-
-
-def _known(
-    request: Request, pairs: Sequence[tuple[str, str]], names: set[str]
-) -> list[tuple[str, str]]:
-    """Return the parameters of a small search that are known; refuse others where that is asked."""
-    _require_json(pairs)
-    others = [name for name, _value in pairs if name not in names | {"_format", "_pretty"}]
-    if others and _is_strict(request):
-        raise OutcomeError(
-            Issue.NOT_SUPPORTED, f"已知的参数 / known are: {', '.join(sorted(names))}"
-        )
-    return [(name, value) for name, value in pairs if name in names and value]
-
-
-def _require_json(pairs: Sequence[tuple[str, str]]) -> None:
-    formats = [value for name, value in pairs if name == "_format"]
-    if any(value.split(";")[0].strip() not in JSON_FORMATS for value in formats):
-        raise OutcomeError(
-            Issue.NOT_SUPPORTED,
-            "只提供 JSON / JSON only",
-            parameter="_format",
-            status=HTTPStatus.NOT_ACCEPTABLE,
-        )
-
-
-def _is_strict(request: Request) -> bool:
-    return any(
-        "handling=strict" in value.replace(" ", "") for value in request.headers.getlist("prefer")
-    )
-
-
-def _query(request: Request) -> list[tuple[str, str]]:
-    return _bounded(list(request.query_params.multi_items()))
-
-
-async def _form(request: Request) -> list[tuple[str, str]]:
-    pairs = list(request.query_params.multi_items())
-    body = await request.body()
-    if request.headers.get("content-type", FORM).split(";")[0].strip() != FORM and body:
-        raise OutcomeError(
-            Issue.NOT_SUPPORTED, f"应为 / {FORM}", status=HTTPStatus.UNSUPPORTED_MEDIA_TYPE
-        )
-    try:
-        pairs += parse_qsl(body.decode("utf-8"), keep_blank_values=True, max_num_fields=FIELDS_MAX)
-    except ValueError as error:
-        raise OutcomeError(Issue.INVALID, "请求体有误 / not a form") from error
-    return _bounded(pairs)
-
-
-async def _parameters(request: Request) -> list[tuple[str, str]]:
-    """Return an operation's parameters: of the query, and of a Parameters resource in the body."""
-    pairs = _query(request)
-    body = await request.body()
-    if not body:
-        return pairs
-    try:
-        document = orjson.loads(body)
-        for parameter in document["parameter"]:
-            ((_kind, value),) = [(k, v) for k, v in parameter.items() if k.startswith("value")]
-            pairs.append((str(parameter["name"]), _plain(value)))
-    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise OutcomeError(Issue.INVALID, "应为 Parameters 资源 / a Parameters resource") from error
-    return _bounded(pairs)
-
-
-def _plain(value: Any) -> str:  # noqa: ANN401 - JSON
-    if isinstance(value, Mapping):
-        if "reference" in value:
-            return str(value["reference"])
-        if "code" in value:
-            return f"{value['system']}|{value['code']}" if "system" in value else str(value["code"])
-        if "start" in value:
-            return str(value["start"])
-    return str(value)
-
-
-def _bounded(pairs: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    if len(pairs) > FIELDS_MAX:
-        raise OutcomeError(Issue.TOO_COSTLY, f"参数过多 / at most {FIELDS_MAX} parameters")
-    return pairs
 
 
 def _url(address: str, search: Search, after: str | None = None) -> str:
@@ -665,47 +593,8 @@ def _resource(resource: Resource) -> Response:
     return FhirResponse(orjson.dumps(resource))
 
 
-def _count(used: Mapping[str, str]) -> int:
-    text = used.get("_count", str(COUNT_DEFAULT))
-    if not text.isdecimal() or int(text[:9]) < 1:
-        raise OutcomeError(Issue.INVALID, "应为正整数 / a whole number from 1", parameter="_count")
-    return min(int(text[:9]), COUNT_MAX)
-
-
-def _hours(value: str) -> float:
-    try:
-        hours = float(value)
-    except ValueError:
-        hours = 0.0
-    if not 0 < hours <= 24 * 366 * 10:
-        raise OutcomeError(
-            Issue.INVALID, "应为小时数 / hours, up to ten years", parameter="duration"
-        )
-    return hours
-
-
-def _moment(value: str, name: str) -> datetime:
-    try:
-        search = parse_date(value, BEFORE_ALL.measured_at)
-    except ValueError as error:
-        raise OutcomeError(Issue.INVALID, f"日期有误 / {error}", parameter=name) from error
-    return search.high if name == "end" else search.low
-
-
 def _uuid(text: str) -> UUID:
     try:
         return UUID(text)
     except ValueError as error:
-        raise _not_found() from error
-
-
-def _not_found() -> OutcomeError:
-    return OutcomeError(Issue.NOT_FOUND, "没有此资源 / there is no such resource")
-
-
-def _names_a_patient() -> OutcomeError:
-    return OutcomeError(
-        Issue.TOO_COSTLY,
-        "请指明居民 / name a patient: patient=ID; for all residents use $export",
-        parameter="patient",
-    )
+        raise not_found() from error

@@ -67,6 +67,12 @@ COMMANDS = (
         extra="server",
         help="登记与关联 / enter homes, hubs, devices, residents, links",
     ),
+    Command(name="login", extra="server", help="登录, 取得令牌 / sign in and keep a token"),
+    Command(
+        name="audit",
+        extra="server",
+        help="审计: 谁看了谁的数据 / who did what to whose data, and its proof",
+    ),
     Command(name="db", extra="server", help="数据库结构 / the schema and its migrations"),
     Command(
         name="ledger",

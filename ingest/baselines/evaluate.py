@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from gateway.gatt.times import from_ms
+from gateway.platform.changes import record_change, summarised
 from gateway.platform.postgres import (
     AsyncConnection,
     Int2s,
@@ -45,6 +46,11 @@ class Baselines:
         self._dsn = dsn
         self._connection: AsyncConnection | None = None
         self.memory = Memory()
+
+    async def close(self) -> None:
+        """Close the connection."""
+        if self._connection is not None:
+            await self._connection.close()
 
     async def load(self, rows: Ready) -> None:
         """Let the memory have what it lacks of these readings' residents, within `LOADED_MAX`.
@@ -162,6 +168,10 @@ async def _evaluate(
                 "times": [from_ms(ms) for ms in at_ms[differs].tolist()],
             },
         )
+        clock = await connection.execute(_QUERIES["now_ms"])
+        ((now_ms,),) = await clock.fetchall()
+        changed = summarised(resident[differs], np.full(differs.sum(), sign.code), at_ms[differs])
+        await record_change(connection, changed, now_ms)
     return int(differs.sum())
 
 

@@ -14,17 +14,20 @@ import numpy.typing as npt
 
 from gateway.vital_sign import QUANTITIES_MAX
 from ingest.baselines.rule import (
+    AGE_MS_MAX,
+    LEAST,
+    REACH,
     WINDOW,
     Bools,
     Ints,
+    Places,
     Series,
     Values,
     are_unusual,
-    can_be_unusual,
 )
 
 PAIRS_MAX = 200_000
-"""So many residents' signs are remembered: 94 MB. Then the half that was not used for longest goes."""
+"""So many residents' signs are remembered: 100 MB. Then the half that was not used for longest goes."""
 
 _NEVER = np.iinfo(np.int64).min
 
@@ -40,6 +43,10 @@ class Memory:
         self._at_ms = np.empty((0, WINDOW), np.int64)
         """Ascending along each row; `_NEVER` in front where there are fewer."""
         self._values = np.empty((0, WINDOW, QUANTITIES_MAX), np.float32)
+        self._steady = np.empty((0, QUANTITIES_MAX), np.float32)
+        """How far the values of a row lie from its last one at most; NaN where one is absent."""
+        self._count = np.empty(0, np.intp)
+        """How many readings a row has."""
         self._used = np.empty(0, np.int64)
 
     def __len__(self) -> int:
@@ -62,6 +69,9 @@ class Memory:
             self._keys = np.insert(self._keys, at, keys[new])
             self._at_ms = np.insert(self._at_ms, at, at_ms[new], axis=0)
             self._values = np.insert(self._values, at, values[new], axis=0)
+            steady = _steadiness(at_ms[new], values[new])
+            self._steady = np.insert(self._steady, at, steady, axis=0)
+            self._count = np.insert(self._count, at, (at_ms[new] != _NEVER).sum(axis=1))
             self._used = np.insert(self._used, at, self._clock)
             if len(self._keys) > self._pairs_max:
                 newest = np.argsort(self._used, kind="stable")[-self._pairs_max // 2 :]
@@ -93,32 +103,47 @@ class Memory:
                 result[rows] = self._judge(place[rows], keys[rows], at_ms[rows], values[rows])
             return result, unknown
 
-    def _judge(self, place: npt.NDArray[np.intp], keys: Ints, at_ms: Ints, values: Values) -> Bools:
+    def _judge(self, place: Places, keys: Ints, at_ms: Ints, values: Values) -> Bools:
         """Judge new readings, in the order of `place` and time, and remember them."""
         new = np.append(True, place[1:] != place[:-1])
         first = np.flatnonzero(new)
         rank = np.arange(len(place)) - np.repeat(first, np.diff(np.append(first, len(place))))
-        last = np.where(
-            new[:, None], self._values[place, -1], values[np.maximum(np.arange(len(place)) - 1, 0)]
-        )
-        maybe = np.flatnonzero(can_be_unusual(keys, values, last))
+        doubtful = np.flatnonzero(self._is_doubtful(place, rank, keys, at_ms, values))
+        back = np.arange(1, WINDOW + 1)[:, None]
+        column = WINDOW - back + rank[doubtful]  # of the ring; beyond it begins the flush
+        in_flush = column >= WINDOW
+        column = np.minimum(column, WINDOW - 1)
+        row = np.maximum(doubtful - back, 0)
+        then_ms = np.where(in_flush, at_ms[row], self._at_ms[place[doubtful], column])
+        apart_ms = np.where(then_ms == _NEVER, 0, at_ms[doubtful] - np.maximum(then_ms, 0))
+
+        def window(rows: Places, quantity: int) -> Values:
+            ring = self._values[place[doubtful[rows]], column[:, rows], quantity]
+            said: Values = np.where(in_flush[:, rows], values[row[:, rows], quantity], ring)
+            return said
+
         result = np.zeros(len(place), np.bool_)
-        if len(maybe):
-            back = np.arange(1, WINDOW + 1)[:, None]
-            column = WINDOW - back + rank[maybe]  # of the ring, where the flush does not reach
-            in_flush = column >= WINDOW
-            column = np.minimum(column, WINDOW - 1)
-            row = np.maximum(maybe - back, 0)
-            then_ms = np.where(in_flush, at_ms[row], self._at_ms[place[maybe], column])
-            window = np.where(in_flush[..., None], values[row], self._values[place[maybe], column])
-            apart_ms = np.where(then_ms == _NEVER, 0, at_ms[maybe] - np.maximum(then_ms, 0))
-            result[maybe] = are_unusual(keys[maybe], values[maybe], window, apart_ms)
+        result[doubtful] = are_unusual(keys[doubtful], values[doubtful], apart_ms, window)
         self._remember(place[first], first, at_ms, values)
         return result
 
-    def _remember(
-        self, places: npt.NDArray[np.intp], first: npt.NDArray[np.intp], at_ms: Ints, values: Values
-    ) -> None:
+    def _is_doubtful(
+        self, place: Places, rank: Places, keys: Ints, at_ms: Ints, values: Values
+    ) -> Bools:
+        """Tell which readings need a look at their window.
+
+        Where the ring is most of the window, all of it young enough, and all of it within reach of
+        the reading, so is the window's median: not unusual, whatever the others are.
+        """
+        rings = np.minimum(self._count[place], WINDOW - rank)
+        oldest = self._at_ms[place, np.minimum(WINDOW - self._count[place], WINDOW - 1)]
+        is_most = (rings > rank) & (at_ms - np.maximum(oldest, 0) <= AGE_MS_MAX)
+        away = np.abs(values - self._values[place, -1]) + self._steady[place]
+        absent = np.isnan(values) | ~np.isfinite(LEAST[keys & 0xFF])
+        within: Bools = ((away <= REACH[keys & 0xFF]) | absent).all(axis=1)
+        return ~(is_most & within)
+
+    def _remember(self, places: Places, first: Places, at_ms: Ints, values: Values) -> None:
         """Move the rings on by the new readings, which begin at `first` for each of `places`."""
         count = np.diff(np.append(first, len(at_ms)))
         column = np.arange(WINDOW) + count[:, None]
@@ -128,19 +153,23 @@ class Memory:
         old = self._at_ms[places[:, None], column], self._values[places[:, None], column]
         self._at_ms[places] = np.where(is_new, at_ms[row], old[0])
         self._values[places] = np.where(is_new[..., None], values[row], old[1])
+        self._steady[places] = _steadiness(self._at_ms[places], self._values[places])
+        self._count[places] = np.minimum(self._count[places] + count, WINDOW)
         self._clock += 1
         self._used[places] = self._clock
 
-    def _find(self, keys: Ints) -> tuple[npt.NDArray[np.intp], Bools]:
+    def _find(self, keys: Ints) -> tuple[Places, Bools]:
         if not len(self._keys):
             return np.zeros(len(keys), np.intp), np.zeros(len(keys), np.bool_)
         place = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
         return place, self._keys[place] == keys
 
-    def _keep(self, places: npt.NDArray[np.intp]) -> None:
+    def _keep(self, places: Places) -> None:
         self._keys = self._keys[places]
         self._at_ms = self._at_ms[places]
         self._values = self._values[places]
+        self._steady = self._steady[places]
+        self._count = self._count[places]
         self._used = self._used[places]
 
 
@@ -156,3 +185,9 @@ def _rings(keys: Ints, series: Series) -> tuple[Ints, Values]:
     at_ms[of_key[newest], column] = series.at_ms[newest]
     values[of_key[newest], column] = series.value[newest]
     return at_ms, values
+
+
+def _steadiness(at_ms: Ints, values: Values) -> Values:
+    away = np.where((at_ms == _NEVER)[..., None], 0, np.abs(values - values[:, -1:]))
+    steady: Values = away.max(axis=1).astype(np.float32)
+    return steady

@@ -2,14 +2,14 @@
 
 Of a resident's sign the `WINDOW` readings before a reading (by time of measurement, not older than
 `AGE_MS_MAX`, no artefacts) tell what is usual: their median, and how far they lie from it. A reading
-is unusual where a quantity lies outside all of them, and farther from the median than `WIDTHS` times
-the width: the robust spread, at least that of the population within a person, more after a pause.
+is unusual where a quantity lies farther from the median than `WIDTHS` times the width: the robust
+spread, at least that of the population within a person, more after a pause.
 A function of the stored readings alone: late ones change what was unusual behind them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,6 +37,7 @@ _DAY_MS = 86_400_000
 Ints = npt.NDArray[np.int64]
 Values = npt.NDArray[np.float32]
 Bools = npt.NDArray[np.bool_]
+Places = npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,63 +87,57 @@ def _least_width(quantity: Quantity) -> float:
     return width or np.inf
 
 
-_LEAST = least_widths()
+LEAST = least_widths()
+REACH = (WIDTHS * LEAST).astype(np.float32)
+"""(256, 5): within so much of its median no value is unusual."""
 
 
 def unusual(series: Series) -> Bools:
     """Return (n,) which of the readings that are asked for are unusual."""
-    asked = np.flatnonzero(series.asked)
-    before = np.maximum(asked - 1, 0)
-    same = (series.key[before] == series.key[asked]) & (asked > 0)
-    last = np.where(same[:, None], series.value[before], np.nan)
-    maybe = asked[can_be_unusual(series.key[asked], series.value[asked], last)]
     result = np.zeros(len(series.key), np.bool_)
-    if len(maybe):
-        window = maybe - np.arange(1, WINDOW + 1)[:, None]
+    asked = np.flatnonzero(series.asked)
+    if len(asked):
+        window = asked - np.arange(1, WINDOW + 1)[:, None]
         there = window >= 0
         window = np.maximum(window, 0)
-        there &= series.key[window] == series.key[maybe]
-        apart_ms = np.where(there, series.at_ms[maybe] - series.at_ms[window], 0)
-        result[maybe] = are_unusual(
-            series.key[maybe], series.value[maybe], series.value[window], apart_ms
+        there &= series.key[window] == series.key[asked]
+        apart_ms = np.where(there, series.at_ms[asked] - series.at_ms[window], 0)
+        result[asked] = are_unusual(
+            series.key[asked],
+            series.value[asked],
+            apart_ms,
+            lambda rows, quantity: series.value[window[:, rows], quantity],
         )
     return result
 
 
-def can_be_unusual(key: Ints, value: Values, last: Values) -> Bools:
-    """Return (m,) which readings need a look at their window.
-
-    One that lies within the least width of the reading before it (`last`, NaN where there is none)
-    does not lie outside the window that begins with that one.
-    """
-    least = _LEAST[key & 0xFF]
-    near = np.abs(value - last) <= least
-    can: Bools = (np.isfinite(least) & ~np.isnan(value) & ~near).any(axis=1)
-    return can
-
-
-def are_unusual(key: Ints, value: Values, window: Values, apart_ms: Ints) -> Bools:
+def are_unusual(
+    key: Ints, value: Values, apart_ms: Ints, window: Callable[[Places, int], Values]
+) -> Bools:
     """Return (m,) which readings are unusual.
 
-    `window`: (WINDOW, m, 5), the readings before each; `apart_ms`: (WINDOW, m) how long before, 0
-    where there is none or one of the same moment.
+    `apart_ms`: (WINDOW, m) how long before each reading those of its window were measured, 0 where
+    there is none or one of the same moment. `window(rows, quantity)`: (WINDOW, len(rows)), their
+    values.
     """
     there = (apart_ms > 0) & (apart_ms <= AGE_MS_MAX)
-    least = _LEAST[key & 0xFF]
+    least = LEAST[key & 0xFF]
     result = np.zeros(len(key), np.bool_)
-    for place in range(QUANTITIES_MAX):
-        judged = np.flatnonzero(np.isfinite(least[:, place]) & ~np.isnan(value[:, place]))
-        if not len(judged):
+    for quantity in range(QUANTITIES_MAX):
+        rows = np.flatnonzero(np.isfinite(least[:, quantity]) & ~np.isnan(value[:, quantity]))
+        if not len(rows):
             continue
-        said, width = value[judged, place], least[judged, place]
-        levels = np.where(there[:, judged], window[:, judged, place], np.float32(np.nan))
-        enough = (~np.isnan(levels)).sum(axis=0) >= READINGS_MIN
-        low, high = np.fmin.reduce(levels, axis=0), np.fmax.reduce(levels, axis=0)
-        rows = np.flatnonzero(enough & ((said < low - width) | (said > high + width)))
-        if len(rows):
-            gap_ms = np.where(there, apart_ms, AGE_MS_MAX)[:, judged[rows]].min(axis=0)
-            far = _far(said[rows], levels[:, rows], width[rows], gap_ms)
-            result[judged[rows[far]]] = True
+        levels = np.where(there[:, rows], window(rows, quantity), np.float32(np.nan))
+        said, width = value[rows, quantity], least[rows, quantity]
+        count = (~np.isnan(levels)).sum(axis=0)
+        # Where most of the window is within reach, so is its median: the rest is looked at closely.
+        near = (np.abs(levels - said) <= REACH[key[rows] & 0xFF, quantity]).sum(axis=0)
+        doubtful = np.flatnonzero((count >= READINGS_MIN) & (2 * near <= count))
+        if len(doubtful):
+            of = rows[doubtful]
+            gap_ms = np.where(there[:, of], apart_ms[:, of], AGE_MS_MAX).min(axis=0)
+            far = _far(said[doubtful], levels[:, doubtful], width[doubtful], gap_ms)
+            result[of[far]] = True
     return result
 
 

@@ -103,3 +103,7 @@ WHERE m.device_id = given.device_id
     AND m.measured_at = timestamptz '1970-01-01Z' + given.measured_ms * interval '1 ms'
     AND m.measured_at = ANY(%(times)s::timestamptz[])
     AND m.resident_id = given.resident_id
+
+-- name: now_ms
+-- The store's clock at the start of the transaction, milliseconds since 1970.
+SELECT (extract(epoch FROM now()) * 1000)::bigint

@@ -314,7 +314,7 @@ async def test_a_service_gets_a_token_within_its_scopes(world: World) -> None:
     "changed",
     [
         {"exp": datetime.now(UTC) - timedelta(minutes=1)},
-        {"exp": datetime.now(UTC) + timedelta(hours=1)},
+        {"exp": datetime.now(UTC) + timedelta(days=1)},
         {"aud": "https://elsewhere.example"},
         {"iss": "another"},
         {"sub": "tests"},

@@ -42,6 +42,14 @@ async def worker(database: str) -> AsyncIterator[AsyncConnection]:
         yield session
 
 
+@pytest.fixture
+async def baselines(worker: AsyncConnection, database: str) -> AsyncIterator[Baselines]:
+    assert not worker.closed
+    opened = Baselines(database)
+    yield opened
+    await opened.close()
+
+
 def a_month() -> list[Measurement]:
     generator = np.random.default_rng(3)
     return [
@@ -79,9 +87,9 @@ def marked(database: str) -> list[int]:
 
 
 async def test_far_off_readings_are_stored_and_marked(
-    worker: AsyncConnection, database: str
+    worker: AsyncConnection, baselines: Baselines, database: str
 ) -> None:
-    await stored(worker, *a_month(), baselines=Baselines(database))
+    await stored(worker, *a_month(), baselines=baselines)
     assert marked(database) == list(ODD_DAYS)
     assert query(database, "SELECT count(*) FROM measurement") == [(30,)]
     assert query(database, "SELECT count(*) FROM baseline_due") == [(0,)]
@@ -89,9 +97,9 @@ async def test_far_off_readings_are_stored_and_marked(
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
 async def test_any_order_of_arrival_marks_the_same(
-    worker: AsyncConnection, database: str, seed: int
+    worker: AsyncConnection, baselines: Baselines, database: str, seed: int
 ) -> None:
-    readings, baselines = a_month(), Baselines(database)
+    readings = a_month()
     order = np.random.default_rng(seed).permutation(len(readings))
     for part in np.array_split(order, 5):
         await stored(worker, *(readings[place] for place in part), baselines=baselines)
@@ -101,10 +109,13 @@ async def test_any_order_of_arrival_marks_the_same(
     assert await evaluate_all(worker) == 0
 
 
-async def test_a_new_worker_loads_what_is_usual(worker: AsyncConnection, database: str) -> None:
+async def test_a_new_worker_loads_what_is_usual(
+    worker: AsyncConnection, baselines: Baselines, database: str
+) -> None:
     month = a_month()
-    await stored(worker, *month[:20], baselines=Baselines(database))
-    await stored(worker, *month[20:], baselines=Baselines(database))
+    await stored(worker, *month[:20], baselines=baselines)
+    baselines.memory.forget(None)
+    await stored(worker, *month[20:], baselines=baselines)
     assert marked(database) == list(ODD_DAYS)
 
 
@@ -126,8 +137,10 @@ async def test_what_is_unusual_for_one_may_be_usual_for_another(
     assert marked(database) == [0, *ODD_DAYS]
 
 
-async def test_the_api_says_so(worker: AsyncConnection, database: str) -> None:
-    await stored(worker, *a_month(), baselines=Baselines(database))
+async def test_the_api_says_so(
+    worker: AsyncConnection, baselines: Baselines, database: str
+) -> None:
+    await stored(worker, *a_month(), baselines=baselines)
     async with api_over(database) as client:
         page = await client.get(
             f"/api/v1/residents/{public_id(database)}/measurements", params={"order": "asc"}

@@ -58,9 +58,14 @@ def test_with_few_readings_nothing_is_unusual_yet() -> None:
     assert unusual(weights([70.0] * READINGS_MIN + [95.0])).any()
 
 
-def test_a_new_level_is_usual_once_it_has_been_seen() -> None:
-    marks = unusual(weights([70.0] * 10 + [78.0] * 3)).tolist()
-    assert marks[10:] == [True, False, False]
+def test_a_new_level_is_usual_once_half_of_the_window_has_it() -> None:
+    marks = unusual(weights([70.0] * 16 + [78.0] * 12)).tolist()
+    assert marks[16:] == [True] * 8 + [False] * 4
+
+
+def test_the_same_odd_value_again_is_unusual_again() -> None:
+    marks = unusual(weights([70.0] * 10 + [78.0] + [70.0] * 3 + [78.0])).tolist()
+    assert [place for place, mark in enumerate(marks) if mark] == [10, 14]
 
 
 def test_what_lies_long_ago_tells_nothing() -> None:
@@ -102,8 +107,7 @@ def by_hand(kg: list[float], days: list[float]) -> list[bool]:
         spread = 1.4826 * statistics.median([abs(level - middle) for level in levels])
         drift = 0.25 * LEAST * min(apart for _level, apart in window) ** 0.5
         width = (max(spread, LEAST) ** 2 + drift**2) ** 0.5
-        outside = value < min(levels) - LEAST or value > max(levels) + LEAST
-        marks.append(outside and abs(value - middle) > 6 * width)
+        marks.append(abs(value - middle) > 6 * width)
     return marks
 
 

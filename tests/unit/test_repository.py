@@ -110,7 +110,7 @@ def test_no_file_names_a_package_index_or_a_mirror() -> None:
 def test_no_module_is_too_long_to_read_at_once() -> None:
     for path in files():
         if path.suffix == ".py" and path not in GENERATED:
-            assert len(path.read_text(encoding="utf-8").splitlines()) <= 500, path
+            assert len(path.read_text(encoding="utf-8").splitlines()) <= 600, path
 
 
 def test_a_pythons_module_opens_with_its_sentence() -> None:

@@ -33,7 +33,7 @@ from gateway.platform.settings import load_settings
 EXAMPLES = """\
 例 / examples:
 
-hearth admin residents import residents.csv --rejected rejected.csv
+hearth admin resident import residents.csv --rejected rejected.csv
 
 hearth admin resident merge KEPT DOUBLE --reason "entered twice"
 
@@ -71,7 +71,7 @@ def list_residents(*, as_json: AsJson = False) -> None:
 
 @app.command(
     "import",
-    epilog="例 / example:\n\nhearth admin residents import residents.csv --rejected rejected.csv\n\n"
+    epilog="例 / example:\n\nhearth admin resident import residents.csv --rejected rejected.csv\n\n"
     "首行 / first line: 姓名,身份证号,健康卡号,出生日期,性别,机构,团队,身高,目标:systolic_mmhg",
 )
 def import_file(

@@ -18,9 +18,9 @@ from typing import NamedTuple
 
 import orjson
 
-from api.archive import COLUMN_OF, stored_measurement
 from api.documents import AbsentValue, ConvertedValue, MeasurementDocument, PresentValue
 from api.json_rows import measurement_document
+from api.measurement_rows import COLUMN_OF, stored_measurement
 from gateway.platform.postgres import TupleRow
 from gateway.stored import EXPONENT_BITS
 from gateway.vitals import BY_CODE

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -49,6 +49,8 @@ HEAD_S_MAX = 10.0
 """A connection on which a request's head takes longer is closed, one without a request too."""
 IDLE_S_MAX = 30
 """A connection without a further request is closed after this."""
+CANCEL_AGAIN_S = 0.5
+"""Work in the background that has not ended this long after its cancellation is cancelled again."""
 FORGET_S = 3600
 """How often answers that nobody asks for again are removed."""
 CLIENTS_MAX = FOLLOWERS_MAX + 512
@@ -176,8 +178,19 @@ async def serving(config: ApiConfig) -> AsyncIterator[int]:
                 finally:
                     feed.end()
                     server.should_exit = True
-                    for task in work:
-                        task.cancel()
+                    await _cancelled(work)
+
+
+async def _cancelled(tasks: Sequence[asyncio.Task[None]]) -> None:
+    """Cancel tasks until they have ended.
+
+    Once is not always enough: psycopg, cancelled while it waits for an answer that comes just then,
+    returns the answer and forgets the cancellation.
+    """
+    while waiting := [task for task in tasks if not task.done()]:
+        for task in waiting:
+            task.cancel()
+        await asyncio.wait(waiting, timeout=CANCEL_AGAIN_S)
 
 
 async def _anchor_forever(config: ApiConfig) -> None:

@@ -31,6 +31,7 @@ pytestmark = pytest.mark.integration
 
 CUFF_TOO_LOOSE = 1 << 1
 ASKS_FOR_MORE = {
+    f"{API}/alerts",
     f"{API}/live",
     f"{API}/residents/{{resident}}/series",
     f"{API}/residents/{{resident}}/alerts/{{alert}}",

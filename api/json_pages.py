@@ -18,9 +18,9 @@ from typing import NamedTuple
 
 import orjson
 
-from api.archive import COLUMN_OF, stored_measurement
 from api.documents import AbsentValue, ConvertedValue, MeasurementDocument, PresentValue
 from api.json_rows import measurement_document
+from api.measurement_rows import COLUMN_OF, stored_measurement
 from gateway.platform.postgres import TupleRow
 from gateway.stored import EXPONENT_BITS
 from gateway.vitals import BY_CODE
@@ -120,11 +120,10 @@ def _template(document: MeasurementDocument, digits: int) -> bytes | None:
         decimals = -(exponent - 0x100 if exponent & 0x80 else exponent)
         if isinstance(value, ConvertedValue) or (isinstance(value, PresentValue) and decimals < 0):
             return None
+        values[name] = value
         if isinstance(value, PresentValue):
             place = orjson.Fragment(b'"%b%d"' % (_NUMBER, decimals))
             values[name] = replace(value, value=place)
-        else:
-            values[name] = value
     with_places = replace(
         document, id=_TEXT, measured_at=_TEXT, received_at=_TEXT, stored_at=_TEXT, values=values
     )

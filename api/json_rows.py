@@ -10,7 +10,6 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import orjson
 
-from api.archive import StoredMeasurement
 from api.cursor import encode_place
 from api.documents import (
     AbsentValue,
@@ -21,6 +20,7 @@ from api.documents import (
     PresentValue,
 )
 from api.json_numbers import converted_number, number_as_sent, original_value
+from api.measurement_rows import StoredMeasurement
 from gateway.measurement import TimeQuality
 from gateway.quantity import Absent, Quantity, Unit
 from gateway.stored import (

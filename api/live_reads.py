@@ -11,7 +11,8 @@ from pathlib import Path
 from uuid import UUID
 
 from api.access import Needs, Principal
-from api.archive import COLUMNS, Archive, StoredMeasurement, stored_measurement
+from api.archive import Archive
+from api.measurement_rows import COLUMNS, StoredMeasurement, stored_measurement
 from gateway.gatt.times import from_ms
 from gateway.platform.changes import Change
 from gateway.platform.postgres import load_queries, translated

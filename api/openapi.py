@@ -13,10 +13,10 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.security import HTTPBearer
 from pydantic import TypeAdapter
 
-from api.archive import StoredMeasurement
 from api.cursor import Place
 from api.documents import MeasurementDocument
 from api.json_rows import measurement_document
+from api.measurement_rows import StoredMeasurement
 from api.problems import MEDIA_TYPE, Problem
 from gateway import __version__
 from gateway.gatt.times import ms_since_epoch

@@ -176,7 +176,7 @@ async def _changed_meanwhile(_request: Request, _error: ChangedMeanwhileError) -
 
 
 async def _refused_by_the_store(_request: Request, error: DataError) -> Response:
-    """Answer what the database takes no value of, such as a NUL in a text: not our fault."""
+    """Answer for what the database takes no value of, such as a NUL: the request's fault."""
     _log.info("value_refused", why=type(error).__name__)
     return problem(HTTPStatus.UNPROCESSABLE_ENTITY)
 

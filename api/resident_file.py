@@ -19,10 +19,11 @@ from uuid import UUID
 import orjson
 
 from api.access import Principal
-from api.archive import COLUMNS, Archive, Order, Selection, stored_measurement
+from api.archive import Archive
 from api.cursor import BEFORE_ALL, BEHIND_ALL
 from api.documents import AbsentValue, MeasurementDocument
 from api.json_rows import measurement_document
+from api.measurement_rows import COLUMNS, Order, Selection, stored_measurement
 from api.people import QUERIES, PersonDocument, person, person_document
 from api.resident_import import QUERIES as RESIDENTS
 from api.vault import IdentityVault

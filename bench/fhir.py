@@ -22,12 +22,13 @@ import httpx
 
 from api.access import Principal, Role
 from api.app import create_app
-from api.archive import Archive, Order
+from api.archive import Archive
 from api.fhir.export import lines_of
 from api.fhir.observations import Wanted
 from api.fhir.parts import PARTS, PARTS_OF
 from api.fhir.search import Search
 from api.fhir.store import LAST, PAGE, FhirStore, last_parameters, page_parameters
+from api.measurement_rows import Order
 from bench.archive_rows import QUICK, WHOLE, Size, archive_database, fill
 from bench.result import Result, compare
 from gateway.platform.postgres import (

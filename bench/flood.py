@@ -44,9 +44,15 @@ _HUBS = 8
 """Honest hubs."""
 _EVERY_S = 0.2
 """How often each publishes."""
-_RECEIPT_S_MAX = 30.0
+_REPEAT_S = 10.0
+"""A batch without a receipt is sent again after this, as a hub does (edge.window)."""
+_RECEIPT_S_MAX = 60.0
 """A receipt that takes longer is a loss of service, and ends the bench."""
 _READY_S_MAX = 60.0
+_CALM_LOOKS = 20
+"""In a row, before a phase begins."""
+_CALM_S = 1.0
+"""A batch older than this without a receipt is what a flood has left."""
 _SETTLE_S = 2.0
 """At the beginning of each phase, not measured."""
 
@@ -89,8 +95,10 @@ async def _measure(
             hubs = [_Hub(number=number, broker=broker) for number in honest]
             tasks = [group.create_task(hub.run()) for hub in hubs]
             for number in range(load.rounds):
+                await _calm(hubs)
                 quiet.append(await _p99_ms(hubs, load.phase_s))
                 for kind in Kind:
+                    await _calm(hubs)
                     with _flooding(broker, hostile, kind):
                         under[kind].append(await _p99_ms(hubs, load.phase_s))
                 told = ", ".join(f"{kind.value} {values[-1]:.0f}" for kind, values in under.items())
@@ -101,8 +109,11 @@ async def _measure(
                 )
             for task in tasks:
                 task.cancel()
-    lost = sum(len(hub.waiting) for hub in hubs)
-    progress(f"honest batches {sum(hub.receipted for hub in hubs):,}, on their way {lost}")
+    progress(
+        f"of honest hubs: {sum(hub.receipted for hub in hubs):,} batches receipted, "
+        f"{sum(hub.repeated for hub in hubs)} sent again, "
+        f"{sum(len(hub.waiting) for hub in hubs)} on their way at the end"
+    )
     return [
         compare(
             f"flood of {kind.value}", "ms, p99 of the other hubs", values, "quiet", quiet,
@@ -122,6 +133,8 @@ class _Hub:
     waiting: dict[int, float] = field(default_factory=dict)
     """Sequence -> when it was published."""
     receipted: int = 0
+    repeated: int = 0
+    _sent: dict[int, tuple[float, bytes]] = field(default_factory=dict)
 
     async def run(self) -> None:
         """Publish until cancelled.
@@ -142,15 +155,38 @@ class _Hub:
             for sequence in itertools.count(1):
                 due_s = time.perf_counter() + _EVERY_S
                 self.waiting[sequence] = time.perf_counter()
-                payload = _batch(self.number, epoch, sequence)
-                session.publish(wire.topic(self.number, wire.Channel.BATCH), payload)
+                self._sent[sequence] = (
+                    self.waiting[sequence],
+                    _batch(self.number, epoch, sequence),
+                )
+                session.publish(self._topic, self._sent[sequence][1])
+                self._repeat(session)
                 while (left_s := due_s - time.perf_counter()) > 0:
                     self._take(await session.next_event(left_s))
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether no batch has waited long for its receipt."""
+        now_s = time.perf_counter()
+        return now_s - min(self.waiting.values(), default=now_s) < _CALM_S
+
+    @property
+    def _topic(self) -> str:
+        return wire.topic(self.number, wire.Channel.BATCH)
+
+    def _repeat(self, session: mqtt.Session) -> None:
+        now_s = time.perf_counter()
+        for sequence, (sent_s, payload) in self._sent.items():
+            if now_s - sent_s > _REPEAT_S:
+                self._sent[sequence] = (now_s, payload)
+                session.publish(self._topic, payload)
+                self.repeated += 1
 
     def _take(self, event: mqtt.Event | None) -> None:
         now_s = time.perf_counter()
         if isinstance(event, mqtt.Arrived):
             for receipt in wire.decode_receipts(event.payload):
+                self._sent.pop(receipt.sequence, None)
                 since_s = self.waiting.pop(receipt.sequence, None)
                 if since_s is not None:  # else the broker delivered the batch twice
                     self.latencies_ms.append(1000 * (now_s - since_s))
@@ -158,6 +194,14 @@ class _Hub:
         late = min(self.waiting.values(), default=now_s)
         if now_s - late > _RECEIPT_S_MAX:
             raise UnavailableError(f"no receipt within {_RECEIPT_S_MAX:.0f} s")
+
+
+async def _calm(hubs: Sequence[_Hub]) -> None:
+    """Wait until what a flood has left behind is over: every hub's last batch had its receipt."""
+    calm = 0
+    while calm < _CALM_LOOKS:
+        await asyncio.sleep(_EVERY_S)
+        calm = calm + 1 if all(hub.is_answered for hub in hubs) else 0
 
 
 async def _p99_ms(hubs: Sequence[_Hub], phase_s: float) -> float:

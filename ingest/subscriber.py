@@ -32,8 +32,9 @@ from gateway.platform.logs import get_logger
 from ingest import metrics
 from ingest.batches import Message
 
-RECEIVE_MAX = 256
-"""Messages of a lane that the broker may have sent without their PUBACK; it holds back the rest."""
+RECEIVE_MAX = 4096
+"""Messages of a lane that the broker may have sent without their PUBACK; it holds back the rest. So
+many that a round trip to the broker does not bound how fast a flood can be shed."""
 SESSION_EXPIRY_S = 30 * 24 * 3600
 """How long the broker keeps a lane's backlog while no worker reads it; hubs keep theirs anyway."""
 KEEP_ALIVE_S = 20

@@ -13,7 +13,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 from uuid import UUID
 
-from api.archive import Order
 from api.cursor import BEFORE_ALL, BEHIND_ALL, Place, decode_place
 from api.fhir.dates import Clause, clause_of, parse_date
 from api.fhir.observations import ELEMENTS, SUMMARY
@@ -30,6 +29,7 @@ from api.fhir.tokens import (
     unescaped,
 )
 from api.fhir.vocabulary import RESIDENT_ID
+from api.measurement_rows import Order
 from gateway.measurement import device_address
 
 COUNT_DEFAULT, COUNT_MAX = 100, 1000

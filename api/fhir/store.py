@@ -11,12 +11,13 @@ from typing import Any
 from uuid import UUID
 
 from api.access import Needs, Principal
-from api.archive import Archive, Order
+from api.archive import Archive
 from api.cursor import BEFORE_ALL, BEHIND_ALL, Place
 from api.fhir.observations import Made, Row, Wanted, observations
 from api.fhir.parts import Coding, Part
 from api.fhir.search import ObservationId, Search
 from api.fhir.vocabulary import STATUS_OF
+from api.measurement_rows import Order
 from gateway.gatt.times import from_ms
 from gateway.platform.postgres import AsyncConnection, TupleRow, load_queries, sql
 from gateway.stored import FLAG_ARTEFACT

@@ -8,11 +8,11 @@ from fastapi import APIRouter, Query
 from fastapi.responses import Response
 
 from api.access import CurrentPrincipal
-from api.archive import Order, Selection
 from api.cursor import BEFORE_ALL, BEHIND_ALL, TOKEN_CHARS, Place, decode_place
 from api.documents import LatestOfSign, MeasurementDocument, Page, ResidentDocument
 from api.json_pages import page_json
 from api.json_rows import latest_documents
+from api.measurement_rows import Order, Selection
 from api.moments import Moment
 from api.openapi import EXAMPLE, UNKNOWN_RESIDENT, shown
 from api.problems import ParameterError

@@ -15,7 +15,6 @@ import typer
 from api.access import Principal
 from api.app import create_app
 from api.archive import Archive
-from api.routes.parameters import PREFIX
 from gateway.cli.stages import require_checkout
 from gateway.platform.enrolment import ENROL_PATH, RENEW_PATH
 from gateway.platform.postgres import AsyncConnectionPool
@@ -23,8 +22,10 @@ from gateway.platform.settings import CHECKOUT
 
 FOR_HUBS = frozenset({ENROL_PATH, RENEW_PATH})
 """Left out with all that is not under /api/v1: hubs speak for themselves, and FHIR has clients."""
-FILE = CHECKOUT / "hearth_client" / "operations.py"
-"""What is written; hearth_client/transport.py beside it is by hand."""
+FOLDER = CHECKOUT / "hearth_client"
+"""Where documents.py and operations.py are written; what lies beside them is by hand."""
+PATHS = ("/api/", "/healthz", "/readyz", "/metrics")
+"""What the client speaks to: FHIR and OpenID Connect have clients of their own."""
 
 app = typer.Typer(help="Python 客户端 / the Python client.")
 
@@ -38,14 +39,27 @@ class _Nobody:
         raise NotImplementedError
 
 
-_HEAD = '''"""Every operation of the API as a method. Made by `hearth client`; a test keeps it up to date."""
+_DOCUMENTS = '''"""What the API says, as types. Made by `hearth client`; a test keeps it up to date."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NotRequired, TypedDict
+'''
+_OPERATIONS = '''"""Every operation of the API as a method. Made by `hearth client`; a test keeps it up to date."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Literal, NotRequired, TypedDict
+from typing import Any, Literal
 
+from hearth_client.documents import (
+    {names},
+)
 from hearth_client.transport import Event, Transport, path_segment
+
+
+class Client(Transport):
+    """The API of one address, with one token."""
 '''
 _PLAIN = {"string": "str", "integer": "int", "number": "float", "boolean": "bool", "null": "None"}
 _JSON, _STREAM = "application/json", "text/event-stream"
@@ -55,8 +69,9 @@ _JSON, _STREAM = "application/json", "text/event-stream"
 def client() -> None:
     """由接口描述生成客户端 / write the client from the API's description (in a checkout)."""
     require_checkout()
-    FILE.write_text(formatted(client_source(description())), encoding="utf-8")
-    typer.echo(f"{FILE.relative_to(CHECKOUT)}", err=True)
+    for name, source in client_sources(description()).items():
+        (FOLDER / name).write_text(source, encoding="utf-8")
+        typer.echo(f"{FOLDER.name}/{name}", err=True)
 
 
 def description() -> dict[str, Any]:
@@ -66,31 +81,52 @@ def description() -> dict[str, Any]:
     return described
 
 
-def client_source(described: Mapping[str, Any]) -> str:
-    """Return the module that speaks to an API so described."""
-    lines = [_HEAD]
-    for name, schema in described["components"]["schemas"].items():
-        lines += _typed_dict(name, schema)
-    lines += ["", "class Client(Transport):", '    """The API of one address, with one token."""']
-    for path, operations in described["paths"].items():
-        if not path.startswith(PREFIX) or path in FOR_HUBS:
-            continue
-        for method, operation in operations.items():
-            lines += _method(path, method, operation)
-    return "\n".join(lines) + "\n"
+def client_sources(described: Mapping[str, Any]) -> dict[str, str]:
+    """Return the modules that speak to an API so described, by their names."""
+    methods = [
+        line
+        for path, operations in described["paths"].items()
+        if path.startswith(PATHS)
+        for method, operation in operations.items()
+        for line in _method(path, method, operation)
+    ]
+    schemas = described["components"]["schemas"]
+    spoken = {name for name in schemas if re.search(rf"\b{_class(name)}\b", "\n".join(methods))}
+    needed = _with_parts(spoken, schemas)
+    types = [
+        line for name in schemas if name in needed for line in _typed_dict(name, schemas[name])
+    ]
+    names = ",\n    ".join(sorted(_class(name) for name in spoken))
+    return {
+        "documents.py": formatted("\n".join([_DOCUMENTS, *types]) + "\n"),
+        "operations.py": formatted("\n".join([_OPERATIONS.format(names=names), *methods]) + "\n"),
+    }
+
+
+def _with_parts(names: set[str], schemas: Mapping[str, Schema]) -> set[str]:
+    """Return the schemas and all that they are made of."""
+    found: set[str] = set()
+    waiting = set(names)
+    while waiting:
+        name = waiting.pop()
+        found.add(name)
+        parts = re.findall(r"#/components/schemas/([^'\"]+)", str(schemas[name]))
+        waiting |= set(parts) - found
+    return found
 
 
 def formatted(source: str) -> str:
-    """Return a module as `ruff format` would have it."""
-    done = subprocess.run(  # noqa: S603 - our own tool
-        [sys.executable, "-m", "ruff", "format", "--stdin-filename", str(FILE), "-"],
-        input=source,
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=CHECKOUT,
-    )
-    return done.stdout
+    """Return a module as ruff would have it, without the imports that nothing uses."""
+    for words in (("check", "--fix", "--select", "F401,I", "--quiet"), ("format",)):
+        source = subprocess.run(  # noqa: S603 - our own tool
+            [sys.executable, "-m", "ruff", *words, "--stdin-filename", str(FOLDER / "x.py"), "-"],
+            input=source,
+            capture_output=True,
+            text=True,
+            check=True,
+            cwd=CHECKOUT,
+        ).stdout
+    return source
 
 
 def _typed_dict(name: str, schema: Schema) -> Iterator[str]:

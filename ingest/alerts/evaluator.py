@@ -38,6 +38,8 @@ RESIDENTS_A_QUERY = 1_000
 HISTORY_MS = 400 * 86_400_000
 """Readings further before the earliest change are not looked at; no rule reaches so far."""
 SERVICE = "service:alerts"
+NOBODY = 0
+"""The resident of readings that are in nobody's archive yet (docs/attribution.md)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -229,12 +231,13 @@ class _Total:
 
 
 def _earliest(changes: Sequence[Change]) -> dict[int, dict[int, int]]:
-    """Return, by sign, each resident's earliest changed moment."""
+    """Return, by sign, each resident's earliest changed moment; nobody's readings are passed over."""
     resident = np.concatenate([change.changed.resident for change in changes])
     sign = np.concatenate([change.changed.sign for change in changes])
     oldest_ms = np.concatenate([change.changed.oldest_ms for change in changes])
     order = np.lexsort((oldest_ms, resident, sign))
     by_sign: dict[int, dict[int, int]] = {code: {} for code in BY_CODE}
+    order = order[resident[order] != NOBODY]
     for place in order[::-1].tolist():  # the earliest comes last, and stays
         by_sign.setdefault(int(sign[place]), {})[int(resident[place])] = int(oldest_ms[place])
     return by_sign

@@ -16,10 +16,12 @@ from itertools import count
 from threading import Thread
 from typing import Any
 
+import numpy as np
 import pytest
 
 from gateway.errors import UsageError
 from gateway.measurement import Measurement
+from gateway.platform.changes import record_change, summarised
 from gateway.platform.postgres import AsyncConnection, connect, connect_blocking
 from gateway.vitals import BY_NAME
 from ingest.alerts import desk
@@ -238,6 +240,24 @@ async def test_who_is_marked_and_does_not_measure_is_told_until_they_do(
     await look_for_silence(connection, evaluator, rule_id, now_ms + 600_000)
     assert [alert[5] for alert in alerts(database)] == [NOW - timedelta(hours=1)]
     assert events(database) == ["raised", "cleared"]
+
+
+async def test_readings_that_become_anothers_or_nobodys_take_their_alert_back(
+    connection: AsyncConnection, database: str
+) -> None:
+    first = NOW - timedelta(minutes=9)
+    await arrive(connection, [severe(first), severe(NOW - timedelta(minutes=2))])
+    assert [alert[2] for alert in alerts(database)] == ["open"]
+    one = np.array([1])
+    first_ms = round(first.timestamp() * 1000)
+    for former, now in ((101, 102), (102, 0)):
+        await connection.execute("UPDATE measurement SET resident_id = %s", [now])
+        both = np.array([former, now])
+        changed = summarised(both, one.repeat(2), np.full(2, first_ms))
+        await record_change(connection, changed, first_ms)
+        await evaluate(connection)
+    told = query(database, "SELECT resident_id, state FROM alert ORDER BY resident_id")
+    assert told == [(101, "withdrawn"), (102, "withdrawn")]
 
 
 class _Receiver(BaseHTTPRequestHandler):

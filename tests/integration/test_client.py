@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from gateway.cli.client import FILE, client_source, description, formatted
+from gateway.cli.client import FOLDER, client_sources, description
 from hearth_client import ApiError, Client
 from tests.archives import TOKEN, public_id, served, store
 from tests.worlds import NOON, OTHER_RESIDENT, a_pressure, a_weight, enter_registry
@@ -26,9 +26,8 @@ async def client(database: str) -> AsyncIterator[Client]:
 
 
 def test_the_client_is_up_to_date() -> None:
-    assert FILE.read_text(encoding="utf-8") == formatted(client_source(description())), (
-        "run `hearth client`"
-    )
+    for name, source in client_sources(description()).items():
+        assert (FOLDER / name).read_text(encoding="utf-8") == source, "run `hearth client`"
 
 
 async def test_it_reads_what_the_api_says(database: str, client: Client) -> None:

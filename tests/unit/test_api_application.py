@@ -14,7 +14,6 @@ from api.app import create_app
 from api.archive import Archive
 from api.auth import OPEN_PATHS
 from api.boundary import BODY_BYTES_MAX, SECURITY_HEADERS, TARGET_BYTES_MAX
-from gateway.platform.enrolment import ENROL_PATH, RENEW_PATH
 from gateway.platform.postgres import AsyncConnectionPool
 from gateway.vitals import BY_NAME
 from tests.archives import API, BEARER, TOKEN, VERIFIER, an_issuer, routes_of
@@ -176,7 +175,7 @@ async def test_a_wrong_id_is_named(path: str, parameter: str) -> None:
 async def test_the_description_is_valid_and_tells_every_route() -> None:
     description = (await get("/openapi.json", BEARER)).json()
     validate(description)
-    assert set(description["paths"]) == set(PATHS) - {"/openapi.json", ENROL_PATH, RENEW_PATH}
+    assert set(description["paths"]) == set(PATHS) - {"/openapi.json"}
 
 
 async def test_the_description_says_which_routes_need_the_token() -> None:

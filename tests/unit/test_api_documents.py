@@ -12,10 +12,10 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from api.archive import StoredMeasurement
 from api.cursor import TOKEN_CHARS, Place, decode_place, encode_place
 from api.json_numbers import converted_number, number_as_sent, original_value
 from api.json_rows import latest_documents, measurement_document
+from api.measurement_rows import StoredMeasurement
 from gateway.measurement import TimeQuality
 from gateway.quantity import Absent, Unit
 from gateway.stored import FLAG_ARTEFACT

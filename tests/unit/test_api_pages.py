@@ -9,10 +9,10 @@ import orjson
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.archive import COLUMN_OF, stored_measurement
 from api.documents import Page
 from api.json_pages import measurement_json, page_json
 from api.json_rows import measurement_document
+from api.measurement_rows import COLUMN_OF, stored_measurement
 from gateway.measurement import TimeQuality
 from gateway.quantity import Absent
 from gateway.vitals import QUANTITIES, SIGNS

@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from api.access import Principal, Role
-from api.archive import Order
 from api.fhir.access import parts_for, require_scope
 from api.fhir.dates import Prefix, clause_of, holds, parse_date
 from api.fhir.outcomes import OutcomeError
@@ -18,6 +17,7 @@ from api.fhir.parts import PARTS, PARTS_OF
 from api.fhir.scopes import parse_scopes, parts_allowed
 from api.fhir.search import Search, parse_observation_id, parse_search
 from api.fhir.tokens import Token, parse_token, parse_tokens
+from api.measurement_rows import Order
 from gateway.gatt.times import TimeType
 from gateway.measurement import TimeQuality
 from gateway.vital_sign import VitalSign

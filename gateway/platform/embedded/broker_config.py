@@ -24,12 +24,13 @@ QUEUED_MESSAGES_MAX = 1_000_000
 QUEUED_BYTES_MAX = 64 << 20
 """Kept for each session that is away. Beyond either, Mosquitto drops the newest although it
 acknowledges them: no loss, since a hub keeps a batch until ingest's receipt."""
-IN_FLIGHT_MAX = 1000
-"""Unacknowledged QoS 1 messages each way for a client that sets no Receive Maximum of its own."""
+IN_FLIGHT_MAX = 4096
+"""Unacknowledged QoS 1 messages each way; a client's own Receive Maximum may lower it."""
 KEEP_ALIVE_S_MAX = 600
 """A client that asks for longer is told this: a hub that vanished is known to be gone by then."""
 HUBS_MAX = 19_000
-"""Connections of hubs; further ones are refused. One process has 20,000 file descriptors."""
+"""Connections of hubs; further ones are refused. One process has 20,000 file descriptors on many
+machines, and the gate needs two of its own for each."""
 SESSION_DAYS_MAX = 30
 """A session whose client stays away longer is forgotten with its queue; receipts cover it."""
 SAVE_S = 60

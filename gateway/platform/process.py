@@ -51,11 +51,6 @@ class RunAs:
         """User and group id that the child's files must have, seen from outside."""
         return (os.geteuid(), os.getegid()) if self.namespace else (self.uid, self.gid)
 
-    @property
-    def text(self) -> str:
-        """As gateway.platform.launch is told."""
-        return f"{'namespace' if self.namespace else 'drop'}:{self.uid}:{self.gid}"
-
     def own(self, path: Path) -> None:
         """Give one file or folder to the child."""
         os.chown(path, *self.owner, follow_symlinks=False)
@@ -160,7 +155,9 @@ def open_log(path: Path) -> IO[bytes]:
 
 
 def _spawn(program: Program) -> subprocess.Popen[bytes]:
-    run_as = program.run_as.text if program.run_as else "-"
+    run_as = "-"
+    if to := program.run_as:
+        run_as = f"{'namespace' if to.namespace else 'drop'}:{to.uid}:{to.gid}"
     # -I -S: nothing of ours or the user's is imported, so that it starts in a few milliseconds.
     launcher = (sys.executable, "-I", "-S", str(_LAUNCHER))
     arguments = (str(os.getpid()), str(int(program.stop_signal)), run_as)

@@ -10,7 +10,6 @@ import os
 import re
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -39,7 +38,6 @@ from gateway.platform.settings import LOOPBACK
 RELOAD_S_MAX = 8.0
 """A broker that has not taken a new list of revoked certificates within this is stuck."""
 
-_GATE = Path(__file__).with_name("gate.py")
 _CLIENT = re.compile(r"[A-Za-z0-9_-]{1,64}")
 """No character that means something in a topic filter or in a path."""
 
@@ -163,27 +161,22 @@ class Broker(Server):
             (self.folder / "port").write_text(f"{wanted}\n", encoding="ascii")
 
     def program(self, port: int, run_as: RunAs | None) -> Program:
-        """Write mosquitto.conf and return the command: the gate, which starts the broker."""
-        services_port = remembered_port(self.folder / "services_port", other_than=(port,))
-        hubs_port = remembered_port(self.folder / "hubs_port", other_than=(port, services_port))
-        listeners = Listeners(host=LOOPBACK, port=hubs_port, services_port=services_port)
+        """Write mosquitto.conf and return the command."""
+        listeners = Listeners(
+            host=self._for_hubs.host,
+            port=port,
+            services_port=remembered_port(self.folder / "services_port", other_than=port),
+        )
         file = self.folder / "mosquitto.conf"
         file.write_text(configuration(listeners, self._files), encoding="utf-8")
         write_for(run_as, self._files.access, access_rules())
         return Program(
             name="mosquitto",
-            argv=(
-                *(sys.executable, "-I", "-S", str(_GATE), run_as.text if run_as else "-"),
-                *(self._for_hubs.host, str(port), str(hubs_port)),
-                *(str(self.packages.program("mosquitto")), "-c", str(file)),
-            ),
+            argv=(str(self.packages.program("mosquitto")), "-c", str(file)),
             log=self.home / "log" / "broker.log",
             environment={"PATH": os.defpath, "LC_ALL": "C"},
+            run_as=run_as,
         )
-
-    def further_ports(self) -> tuple[int, ...]:
-        """Return Mosquitto's own: for hubs behind the gate, and for services."""
-        return self._remembered("hubs_port"), self.services_port
 
     def is_ready(self) -> bool:
         """Tell whether it lets ingest in."""

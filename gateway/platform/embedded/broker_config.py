@@ -29,8 +29,7 @@ IN_FLIGHT_MAX = 4096
 KEEP_ALIVE_S_MAX = 600
 """A client that asks for longer is told this: a hub that vanished is known to be gone by then."""
 HUBS_MAX = 19_000
-"""Connections of hubs; further ones are refused. One process has 20,000 file descriptors on many
-machines, and the gate needs two of its own for each."""
+"""Connections of hubs; further ones are refused. One process has 20,000 file descriptors."""
 SESSION_DAYS_MAX = 30
 """A session whose client stays away longer is forgotten with its queue; receipts cover it."""
 SAVE_S = 60

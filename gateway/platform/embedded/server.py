@@ -6,7 +6,6 @@ Calls block; asynchronous code makes them in a thread.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -132,10 +131,6 @@ class Server(ABC):
     def program(self, port: int, run_as: RunAs | None) -> Program:
         """Write its configuration and return how to run it."""
 
-    def further_ports(self) -> Sequence[int]:
-        """Return the ports on loopback that it was given beside `port`."""
-        return ()
-
     @abstractmethod
     def is_ready(self) -> bool:
         """Tell whether it answers."""
@@ -167,9 +162,7 @@ class Server(ABC):
             try:
                 self._child.wait_ready(self.is_ready, self.ready_s_max)
             except UnavailableError:
-                lost_its_port = not self._child.is_alive() and not all(
-                    map(is_free, (port, *self.further_ports()))
-                )
+                lost_its_port = not self._child.is_alive() and not is_free(port)
                 if attempt == PORT_TRIES or not lost_its_port:
                     raise
             else:

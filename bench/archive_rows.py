@@ -6,19 +6,16 @@ entered in the order of time, as they would have come.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import LiteralString
 
-from gateway.platform.postgres import Connection, connect_blocking, dsn_with, load_queries, sql
+from gateway.platform.postgres import Connection, connect_blocking, load_queries, sql
 from gateway.quantity import Absent
 from gateway.stored import ABSENCE_BITS, ABSENCES_AT, EXPONENT_BITS
 from gateway.vital_sign import VitalSign
 from gateway.vitals import SIGNS
-from ingest.migrations import migrate
 
 _QUERIES = load_queries(Path(__file__).parent / "sql" / "archive_rows.sql")
 
@@ -41,24 +38,6 @@ class Size:
 QUICK = Size(residents=100, weeks=26)
 WHOLE = Size(residents=11_500, weeks=52)
 """50 million rows with six signs."""
-
-
-@contextmanager
-def archive_database(server: str, name: str) -> Iterator[str]:
-    """Make a database with the schema for the block; yields its DSN."""
-
-    def execute(statement: LiteralString) -> None:
-        with connect_blocking(server, application="hearth-bench", autocommit=True) as admin:
-            admin.execute(sql.SQL(statement).format(sql.Identifier(name)))
-
-    execute("DROP DATABASE IF EXISTS {} WITH (FORCE)")
-    execute("CREATE DATABASE {}")
-    try:
-        dsn = dsn_with(server, dbname=name)
-        migrate(dsn)
-        yield dsn
-    finally:
-        execute("DROP DATABASE IF EXISTS {} WITH (FORCE)")
 
 
 def fill(dsn: str, size: Size, progress: Callable[[str], None]) -> None:

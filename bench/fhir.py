@@ -29,7 +29,8 @@ from api.fhir.parts import PARTS, PARTS_OF
 from api.fhir.search import Search
 from api.fhir.store import LAST, PAGE, FhirStore, last_parameters, page_parameters
 from api.measurement_rows import Order
-from bench.archive_rows import QUICK, WHOLE, Size, archive_database, fill
+from bench.archive_rows import QUICK, WHOLE, Size, fill
+from bench.databases import own_database
 from bench.result import Result, compare
 from gateway.platform.postgres import (
     AsyncConnection,
@@ -75,7 +76,7 @@ def bench_fhir(server: str, *, quick: bool, progress: Callable[[str], None]) -> 
     load = Load(
         size=QUICK if quick else WHOLE, rounds=3 if quick else 5, requests=100 if quick else 400
     )
-    with archive_database(server, _DATABASE) as dsn:
+    with own_database(server, _DATABASE) as dsn:
         fill(dsn, load.size, progress)
         with connect_blocking(dsn, application="hearth-bench") as connection:
             connection.execute(

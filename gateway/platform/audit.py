@@ -169,7 +169,12 @@ class Notary:
         return len(moved)
 
     def verify(self, connection: Connection) -> Verified:
-        """Hash every row again, follow every chain, and hold the chains against all anchors."""
+        """Hash every row again, follow every chain, and hold the chains against all anchors.
+
+        It sees one moment, in a transaction of its own: one that is open on the connection is
+        committed first.
+        """
+        connection.commit()
         with translated(), connection.transaction():
             connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
             anchors = list(_anchors(connection))

@@ -233,7 +233,7 @@ def _set_care(connection: Connection, during: str) -> None:
 
 
 async def test_a_read_that_cannot_be_audited_does_not_happen(town: str) -> None:
-    query(town, "ALTER TABLE audit ADD CONSTRAINT full_disk CHECK (audit_id < 0) NOT VALID")
+    query(town, "ALTER TABLE audit RENAME TO gone")
     async with api_over(town) as api:
         response = await api.get(f"{API}/residents/{public_id(town)}/latest", headers=BEARER)
     assert response.status_code >= 500

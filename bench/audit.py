@@ -31,7 +31,7 @@ _READER, _RESIDENT = UUID(int=1), UUID(int=2)
 _BEGIN = sql.SQL(
     "SELECT admitted FROM access.begin(%s, NULL, 'measurement.read', 'values', %s, NULL, NULL)"
 )
-_ONE_CHAIN = sql.SQL("SELECT pg_advisory_xact_lock(18502, 64)")
+_ONE_CHAIN = sql.SQL("SELECT pg_advisory_xact_lock(18506, 64)")
 """Taken first, it makes all readers wait for each other's commit, as a single chain would."""
 
 

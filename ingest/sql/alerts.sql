@@ -22,7 +22,7 @@ VALUES (%(name)s, %(definition)s, %(enabled)s, %(by)s)
 
 -- name: take_turn
 -- Be the one that evaluates, until the connection ends.
-SELECT pg_try_advisory_lock(18502, 0)
+SELECT pg_try_advisory_lock(18509, 0)
 
 -- name: progress
 -- Where the evaluation stands.

@@ -29,7 +29,7 @@ from ingest.alerts.app import follow
 from ingest.alerts.delivery import ATTEMPTS_MAX, Deliverer, open_client, signature
 from ingest.alerts.evaluator import Evaluator
 from ingest.alerts.reconcile import State
-from ingest.alerts.rules import SILENCE, change_rule, rules_in_force, seed_rules
+from ingest.alerts.rules import QUERIES, SILENCE, change_rule, rules_in_force, seed_rules
 from ingest.alerts.silence import look_for_silence
 from ingest.store import Store
 from tests.flushes import committed
@@ -96,6 +96,16 @@ def alerts(database: str) -> list[tuple[Any, ...]]:
 
 def events(database: str) -> list[str]:
     return [what for (what,) in query(database, "SELECT what FROM alert_event ORDER BY event_id")]
+
+
+async def test_the_services_turn_holds_up_no_flush(
+    connection: AsyncConnection, database: str
+) -> None:
+    async with await connect(database, application="hearth-tests", autocommit=True) as service:
+        await service.execute(QUERIES["take_turn"])
+        async with asyncio.timeout(SETTLED_S_MAX):
+            await committed(Store(connection), a_message(severe(NOW)))
+    assert query(database, "SELECT count(*) FROM measurement") == [(1,)]
 
 
 async def test_one_severe_reading_asks_and_the_next_one_alarms(

@@ -23,7 +23,7 @@ LIMIT %(limit)s
 
 -- name: lock_anchors
 -- Those who anchor or prune take turns.
-SELECT pg_advisory_xact_lock(18503)
+SELECT pg_advisory_xact_lock(18507)
 
 -- name: heads
 -- The last row of each chain, as the chain itself has it.

@@ -50,7 +50,7 @@ DECLARE
 BEGIN
     FOR i IN 0..63 LOOP
         NEW.chain := (mine + i) % 64;
-        EXIT WHEN pg_try_advisory_xact_lock(18502, NEW.chain);
+        EXIT WHEN pg_try_advisory_xact_lock(18506, NEW.chain);
     END LOOP;
     NEW.at := clock_timestamp();
     UPDATE audit_chain AS head

@@ -16,12 +16,9 @@ from api.access import Principal
 from api.app import create_app
 from api.archive import Archive
 from gateway.cli.stages import require_checkout
-from gateway.platform.enrolment import ENROL_PATH, RENEW_PATH
 from gateway.platform.postgres import AsyncConnectionPool
 from gateway.platform.settings import CHECKOUT
 
-FOR_HUBS = frozenset({ENROL_PATH, RENEW_PATH})
-"""Left out with all that is not under /api/v1: hubs speak for themselves, and FHIR has clients."""
 FOLDER = CHECKOUT / "hearth_client"
 """Where documents.py and operations.py are written; what lies beside them is by hand."""
 PATHS = ("/api/", "/healthz", "/readyz", "/metrics")

@@ -273,7 +273,7 @@ def _prepared(messages: Sequence[Message], number: int, registry: Registry) -> P
 
 def _unaccounted(prepared: Prepared) -> int:
     """Encode what is kept apart, and count the records that are nowhere, or stored implausible."""
-    verdict, rows = prepared.verdict, prepared.rows
+    verdict, rows = prepared.verdict, prepared.content.rows
     apart = np.flatnonzero(verdict > Verdict.DUPLICATE)
     one = np.ones(len(apart), np.int32)
     stream_of("quarantine", quarantine_columns(rows, verdict, apart, one, one))

@@ -36,9 +36,9 @@ from ingest.batches import Flush, Message, hub_homes, read_messages, reference_m
 from ingest.pipeline import Pipeline
 from ingest.registry import Registry, load_registry
 from ingest.rows import rows_of, settle_within
-from ingest.store import Outcome
 from ingest.table import Stream, encode_measurements, send
 from ingest.verdicts import judge, tables_of
+from ingest.writing import Outcome
 
 GOAL_FRESH = 0.85
 """The path's rows/s over the raw COPY's."""

@@ -26,9 +26,9 @@ from ingest.leases import PERIOD_S, Leases
 from ingest.pipeline import FlushRule, Gatherer, Pipeline, receipts_by_hub, wall_clock_ms
 from ingest.quarantine import ActedBy, Filter, replay
 from ingest.registry import Changes, Ids, addresses_of
-from ingest.store import Outcome
 from ingest.subscriber import Intake, Lane, LaneTakenError
 from ingest.verdicts import Verdict
+from ingest.writing import Outcome
 
 HELD_BYTES_MAX = 256 * 1024 * 1024
 """Above this the lanes stop reading; the broker, and behind it the hubs, keep the rest."""

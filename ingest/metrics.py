@@ -58,7 +58,7 @@ def count_committed(prepared: Prepared, committed: Committed) -> None:
         PUBLISHED.inc(outcome.batch.header.count)
         if outcome.batch.undecoded:
             MEASUREMENTS.labels(Verdict.UNDECODED.name.lower()).inc(len(outcome.batch.undecoded))
-    for rejected in prepared.flush.rejected:
+    for rejected in prepared.content.flush.rejected:
         REJECTED.labels(rejected.reason.name.lower()).inc()
     LOOKED_UP.inc(committed.looked_up)
 

@@ -1,8 +1,8 @@
 """From messages to receipts: gather, prepare, commit, answer.
 
-Two stages run side by side, one flush in each: NumPy work on the next flush in a thread, while the
-database works on this one. What waits is bounded by the intake's bytes; a flush that cannot be
-committed stays and is tried again, and nothing is acknowledged meanwhile.
+Stages run side by side: NumPy work on the next flush in a thread, while the database works on those
+before it. What waits is bounded by the intake's bytes; a flush that cannot be committed stays and is
+tried again, and nothing is acknowledged meanwhile. Answers are given in the order of the flushes.
 """
 
 from __future__ import annotations
@@ -25,12 +25,17 @@ from ingest import metrics
 from ingest.baselines.evaluate import Baselines
 from ingest.batches import Flush, Message, Rejected, hub_homes, read_messages, reference_ms
 from ingest.guard import StaleRegistryError
+from ingest.newest import Newest
 from ingest.registry import Ids, Registry
-from ingest.store import BatchIds, Committed, Outcome, Prepared, Store, prepare, ready
+from ingest.store import BatchIds, Committed, Prepared, Store, Wait, prepare, ready
 from ingest.verdicts import Judged, Verdict, judge, tables_of
+from ingest.writing import Outcome
 
 PREPARED_MAX = 1
-"""Flushes that wait for the database beside the one it works on; then preparing waits too."""
+"""Flushes that wait for the database beside those it works on; then preparing waits too."""
+COMMITS_AT_ONCE = 2
+"""Flushes in their transactions at once: while one of them waits (for its COMMIT to reach the disk, for
+its next rows to be sent), the database works on the other. More gain nothing on two cores."""
 FLUSH_BYTES_MAX = 64 * 1024 * 1024
 """A flush is closed when its messages reach this, whatever their records."""
 HUB_BYTES_MAX = 128 * 1024
@@ -147,12 +152,16 @@ class Pipeline:
         self._batch_ids = BatchIds(dsn)
         self._baselines = Baselines(dsn)
         self._prepared: asyncio.Queue[Prepared] = asyncio.Queue(PREPARED_MAX)
-        self._store: Store | None = None
+        self._newest = Newest()
+        self._taking = asyncio.Lock()
+        """Flushes are taken one after the other, so that each knows the one before it."""
+        self._answered = asyncio.Event()
+        """That of the flush which was taken last."""
+        self._answered.set()
 
     def forget_devices(self, device_ids: Ids | None = None) -> None:
         """Look before trusting memory: another worker may have stored readings of these devices."""
-        if self._store is not None:
-            self._store.forget_devices(device_ids)
+        self._newest.forget(device_ids)
 
     def forget_residents(self, resident_ids: Ids | None = None) -> None:
         """Forget what is usual for these residents, or all: their readings were re-attributed."""
@@ -160,14 +169,32 @@ class Pipeline:
 
     async def prepare_forever(self) -> None:
         """Run the first stage: messages to arrays, judged and encoded."""
-        while True:
-            messages = await self._next_flush()
-            await self._prepared.put(await self._prepare(messages))
+        try:
+            while True:
+                messages = await self._next_flush()
+                await self._prepared.put(await self._prepare(messages))
+        finally:
+            await self._batch_ids.close()
+            await self._baselines.close()
 
     async def commit_forever(self) -> None:
         """Run the second stage: arrays to rows, then the answer."""
-        while True:
-            await self._commit(await self._prepared.get())
+        async with asyncio.TaskGroup() as group:
+            for _ in range(COMMITS_AT_ONCE):
+                group.create_task(self._commit_each())
+
+    async def _commit_each(self) -> None:
+        session = _Session(self._dsn, self._newest)
+        try:
+            while True:
+                async with self._taking:
+                    prepared = await self._prepared.get()
+                    earlier, self._answered = self._answered, asyncio.Event()
+                    answered = self._answered
+                await self._commit(prepared, session, earlier.wait)
+                answered.set()
+        finally:
+            await session.close()
 
     async def _prepare(self, messages: Sequence[Message]) -> Prepared:
         patience = _Patience("batch_ids")
@@ -190,68 +217,87 @@ class Pipeline:
                 self._baselines.memory,
             )  # fmt: skip
 
-    async def _commit(self, prepared: Prepared) -> None:
-        messages = prepared.flush.messages
+    async def _commit(self, prepared: Prepared, session: _Session, earlier: Wait) -> None:
+        """Commit a flush, whatever it takes, and answer it once `earlier` ones are answered."""
+        messages = prepared.content.flush.messages
         patience = _Patience("commit")
         while True:
             try:
-                store = await self._connected_store()
+                store = await session.store()
                 with metrics.COMMIT_SECONDS.time():
-                    committed = await store.commit(prepared)
+                    committed = await store.commit(prepared, earlier)
             except StaleRegistryError:
                 metrics.JUDGED_AGAIN.inc()
                 await self._registry.newer_than(prepared.registry)
                 prepared = await self._prepared_again(prepared)
             except UnavailableError as error:
-                await self._disconnect()
+                await session.close()
                 await patience.wait(error)
                 # Time has passed and links may have changed: judge by what holds now.
                 prepared = await self._prepared_again(prepared)
             except DataError as error:
-                await self._divide(messages, error)
+                await self._divide(messages, error, session, earlier)
                 return
             else:
                 metrics.count_committed(prepared, committed)
                 self._forget_late(prepared, committed)
-                self._answer(prepared.flush, committed.outcomes)
+                await earlier()
+                self._answer(prepared.content.flush, committed.outcomes)
                 return
 
     async def _prepared_again(self, prepared: Prepared) -> Prepared:
         # Its readings are remembered already, maybe as another resident's.
-        self.forget_residents(np.unique(prepared.rows.judged.resident_id))
-        return await self._prepare(prepared.flush.messages)
+        self.forget_residents(np.unique(prepared.content.rows.judged.resident_id))
+        return await self._prepare(prepared.content.flush.messages)
 
     def _forget_late(self, prepared: Prepared, committed: Committed) -> None:
         """Load anew where readings came late: they belong in the middle of what is remembered."""
-        late = prepared.unjudged & (committed.verdict == Verdict.STORED)
+        content = prepared.content
+        late = content.unjudged & (committed.verdict == Verdict.STORED)
         if late.any():
-            self.forget_residents(np.unique(prepared.rows.judged.resident_id[late]))
+            self.forget_residents(np.unique(content.rows.judged.resident_id[late]))
 
-    async def _divide(self, messages: Sequence[Message], error: DataError) -> None:
+    async def _divide(
+        self, messages: Sequence[Message], error: DataError, session: _Session, earlier: Wait
+    ) -> None:
         """Find the message that the store refuses, and keep it apart from its neighbours."""
         _log.error("flush_refused", messages=len(messages), why=str(error))
         if len(messages) == 1:
             (message,) = messages
             rejected = Rejected(message=message, reason=Verdict.NO_BATCH, detail=str(error))
             nothing = await self._prepare([])
-            flush = replace(nothing.flush, messages=(message,), rejected=(rejected,))
-            await self._commit(replace(nothing, flush=flush))
+            flush = replace(nothing.content.flush, messages=(message,), rejected=(rejected,))
+            alone = replace(nothing, content=replace(nothing.content, flush=flush))
+            await self._commit(alone, session, earlier)
             return
         half = len(messages) // 2
         for part in (messages[:half], messages[half:]):
-            await self._commit(await self._prepare(part))
+            await self._commit(await self._prepare(part), session, earlier)
 
-    async def _connected_store(self) -> Store:
+
+class _Session:
+    """A connection for one flush after the other, opened when it is needed."""
+
+    def __init__(self, dsn: str, newest: Newest) -> None:
+        self._dsn = dsn
+        self._newest = newest
+        self._store: Store | None = None
+
+    async def store(self) -> Store:
         if self._store is None:
-            self._store = Store(
-                await connect(self._dsn, application="hearth-ingest", autocommit=True)
-            )
+            connection = await connect(self._dsn, application="hearth-ingest", autocommit=True)
+            self._store = Store(connection, self._newest)
         return self._store
 
-    async def _disconnect(self) -> None:
+    async def close(self) -> None:
+        """Close it; what was known of the devices is doubtful then: the database may be another.
+
+        So no flush passes one whose session must connect first: it looks, and waits.
+        """
+        self._newest.forget()
         if self._store is not None:
-            await self._store.close()
-            self._store = None
+            store, self._store = self._store, None
+            await store.close()
 
 
 class _Patience:

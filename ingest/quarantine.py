@@ -28,9 +28,9 @@ from ingest.batches import RECORD_DTYPE
 from ingest.guard import hold_links
 from ingest.registry import Registry
 from ingest.rows import KIND_RECORD, rows_of, settle_within
-from ingest.store import changed_by, due_baselines, due_slots
 from ingest.table import encode_measurements, send, settle_stored
 from ingest.verdicts import Verdict, judge, tables_of
+from ingest.writing import changed_by, due_baselines, due_slots
 
 REPLAY_ENTRIES_MAX = 5_000
 """Entries replayed in one transaction; a longer replay is several."""

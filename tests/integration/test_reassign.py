@@ -316,7 +316,7 @@ async def test_a_reassignment_waits_for_an_open_flush_and_moves_its_rows(
     prepared = judged_with(await load_registry(worker), a_message(*hourly(3)))
     store = Store(worker)
     async with worker.transaction():
-        await store._commit_once(prepared, careful=False)
+        await store._commit_once(prepared, asked=prepared.places)
         moving = asyncio.create_task(asyncio.to_thread(move, admin))
         await asyncio.to_thread(wait_for_a_lock, database)
         assert not moving.done()

@@ -10,11 +10,13 @@ import time
 from collections.abc import Sequence
 from datetime import timedelta
 
+import numpy as np
 import pytest
 
 from gateway.platform.postgres import connect
 from ingest.batches import Message, hub_homes, read_messages, reference_ms
 from ingest.ledger import read_ledger
+from ingest.newest import Newest
 from ingest.registry import Registry, load_registry
 from ingest.store import Prepared, Store, prepare
 from ingest.verdicts import judge, tables_of
@@ -76,17 +78,19 @@ async def rows_after_two_workers(
         flushes = [
             prepared([a_message(*readings, sequence=sequence)], registry) for sequence in sequences
         ]
-        stores = Store(one), Store(other)
-        for (
-            store
-        ) in stores:  # each believes that it has seen all of the device, and looks nothing up
-            store._latest_ms.resize(100, refcheck=False)
-            store._latest_ms[:] = -(1 << 62)
+        stores = Store(one, all_seen()), Store(other, all_seen())  # neither looks anything up
         await asyncio.gather(
             *(store.commit(flush) for store, flush in zip(stores, flushes, strict=True))
         )
     ((count,),) = query(database, "SELECT count(*) FROM measurement")
     return int(count)
+
+
+def all_seen() -> Newest:
+    """Return the belief that all readings of the first devices were old ones."""
+    newest = Newest()
+    newest.note(np.arange(100, dtype=np.int32), np.full(100, -(1 << 62)))
+    return newest
 
 
 def prepared(messages: Sequence[Message], registry: Registry) -> Prepared:

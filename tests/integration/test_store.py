@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -15,12 +15,16 @@ from gateway import wire
 from gateway.errors import Fault
 from gateway.measurement import TimeQuality, Undecoded
 from gateway.platform.postgres import AsyncConnection, connect
-from ingest.batches import Message
+from ingest.batches import Flush, Message
 from ingest.ledger import Gap, read_ledger
+from ingest.newest import Newest
+from ingest.pipeline import Pipeline
 from ingest.quarantine import ActedBy, Filter, discard, replay
-from ingest.registry import load_registry
+from ingest.registry import Registry, load_registry
 from ingest.store import Store
 from ingest.verdicts import Verdict
+from ingest.writing import Outcome
+from tests.fixtures.workers import eventually
 from tests.flushes import committed, prepared
 from tests.worlds import (
     CUFF,
@@ -149,8 +153,10 @@ async def test_a_worker_that_remembers_wrongly_still_adds_no_row(
 ) -> None:
     """The unique index objects, and then it is looked up: memory is a hint, not the guard."""
     await committed(store, a_message(a_pressure(), sequence=1))
-    store._latest_ms = np.full(100, -(1 << 62))  # as if all its readings had been older
-    (outcome,) = (await committed(store, a_message(a_pressure(), sequence=2))).outcomes
+    newest = Newest()
+    newest.note(np.arange(100, dtype=np.int32), np.full(100, -(1 << 62)))  # as if all were older
+    deceived = Store(store.connection, newest)
+    (outcome,) = (await committed(deceived, a_message(a_pressure(), sequence=2))).outcomes
     assert (outcome.duplicate, rows(database)) == (1, 1)
 
 
@@ -192,6 +198,88 @@ async def test_two_hubs_of_a_home_that_hear_one_device_at_once_make_one_row(
         await asyncio.gather(Store(one).commit(flushes[0]), Store(other).commit(flushes[1]))
     assert rows(database) == 100
     assert read_ledger(database).total("duplicate") == 100
+
+
+async def test_a_flush_with_readings_of_an_open_one_waits_for_it(
+    connection: AsyncConnection, database: str
+) -> None:
+    """The two hubs' mapping differs, so that no index would object: it must see the other's rows."""
+    newest = Newest()
+    await committed(Store(connection, newest), a_message(a_pressure(at=NOON - timedelta(hours=1))))
+    heard = a_pressure()
+    again = replace(heard, measured_at=heard.measured_at + timedelta(milliseconds=700))
+    later = a_pressure(at=NOON + timedelta(hours=1))
+    first = await prepared(connection, [a_message(heard, sequence=2)])
+    others = [
+        await prepared(connection, [a_message(reading, sequence=sequence)])
+        for sequence, reading in ((3, again), (4, later))
+    ]
+    ended = asyncio.Event()
+    async with (
+        await connect(database, application="hearth-tests", autocommit=True) as one,
+        await connect(database, application="hearth-tests", autocommit=True) as other,
+    ):
+        store = Store(other, newest)
+        async with one.transaction():
+            await Store(one, newest).commit(first)  # still open: only a part of this transaction
+            waiting = asyncio.create_task(store.commit(others[0], ended.wait))
+            done, _ = await asyncio.wait([waiting], timeout=0.3)
+            assert not done
+        ended.set()
+        assert [outcome.duplicate for outcome in (await waiting).outcomes] == [1]
+        passing = await store.commit(others[1], _never)
+    assert [outcome.stored for outcome in passing.outcomes] == [1]
+    assert rows(database) == 3
+
+
+async def _never() -> None:
+    raise AssertionError("a flush of later readings passes")
+
+
+class _Still:
+    """A registry that does not change."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+
+    def current(self) -> Registry:
+        return self._registry
+
+    async def newer_than(self, registry: Registry) -> None:
+        raise AssertionError(f"the registry changed behind {registry.snapshot}")
+
+
+async def test_a_flush_that_overtakes_another_is_answered_behind_it(
+    connection: AsyncConnection, database: str
+) -> None:
+    """Messages are acknowledged in the order in which they came, whatever commits first."""
+    waiting: asyncio.Queue[list[Message]] = asyncio.Queue()
+    answers: asyncio.Queue[int] = asyncio.Queue()
+
+    def answer(_flush: Flush, outcomes: Sequence[Outcome]) -> None:
+        answers.put_nowait(outcomes[0].batch.header.sequence)
+
+    pipeline = Pipeline(database, waiting.get, _Still(await load_registry(connection)), answer)
+    tasks = [
+        asyncio.create_task(pipeline.prepare_forever()),
+        asyncio.create_task(pipeline.commit_forever()),
+    ]
+    waiting.put_nowait([a_message(a_pressure(at=NOON - timedelta(hours=1)), sequence=1)])
+    assert await answers.get() == 1
+    async with connection.transaction(force_rollback=True):
+        await connection.execute(
+            "INSERT INTO batch SELECT 0, epoch, 2, reference_at, committed_at, hub_id, 0, 0, 0, 0,"
+            " decoder, kind FROM batch"
+        )  # the next flush's batch: it waits for what becomes of this one
+        waiting.put_nowait([a_message(a_pressure(), sequence=2)])
+        waiting.put_nowait([a_message(a_pressure(at=NOON + timedelta(hours=1)), sequence=3)])
+        await asyncio.to_thread(eventually, lambda: rows(database) == 2)
+        assert answers.empty()
+    assert [await answers.get(), await answers.get()] == [2, 3]
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+    assert rows(database) == 3
 
 
 async def test_bad_measurements_never_cost_their_neighbours(store: Store, database: str) -> None:

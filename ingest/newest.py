@@ -1,0 +1,43 @@
+"""Which readings may have come before: per device, the latest that this worker has seen to the store."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from ingest.registry import Ids
+
+_NEVER = np.iinfo(np.int64).min
+
+
+class Newest:
+    """Per device, the latest identity time of what was stored, or is being stored by an open flush."""
+
+    def __init__(self) -> None:
+        self._latest_ms = np.full(1, _NEVER, np.int64)
+
+    def may_have(self, device_id: Ids, identity_ms: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        """Tell of readings, (n,) each, which are not later than all that is known of their device."""
+        self._make_room(device_id)
+        latest = self._latest_ms[device_id]
+        earlier: npt.NDArray[np.bool_] = (identity_ms <= latest) | (latest == _NEVER)
+        return earlier
+
+    def note(self, device_id: Ids, identity_ms: npt.NDArray[np.int64]) -> None:
+        """Take note of readings that are about to be stored, (n,) each."""
+        self._make_room(device_id)
+        np.maximum.at(self._latest_ms, device_id, identity_ms)
+
+    def forget(self, device_ids: Ids | None = None) -> None:
+        """Take these devices, or all, as unknown: another worker may have stored readings."""
+        if device_ids is None:
+            self._latest_ms = np.full(1, _NEVER, np.int64)
+        else:
+            self._latest_ms[device_ids[device_ids < len(self._latest_ms)]] = _NEVER
+
+    def _make_room(self, device_id: Ids) -> None:
+        largest = int(device_id.max(initial=0))
+        if largest >= len(self._latest_ms):
+            grown = np.full(max(largest + 1, 2 * len(self._latest_ms)), _NEVER, np.int64)
+            grown[: len(self._latest_ms)] = self._latest_ms
+            self._latest_ms = grown

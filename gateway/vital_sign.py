@@ -172,6 +172,8 @@ class VitalSign:
     statuses: tuple[Status, ...] = ()
     status_mdc: int | None = None
     """The status field's own code, where IEEE 11073 numbers its bits as observations."""
+    broadcast_number: int = 0
+    """A status bit: the bits below it number the broadcast, by which two hubs know it for the same."""
 
     def __post_init__(self) -> None:
         """Refuse a record that contradicts itself: a mistake of ours, found at import."""

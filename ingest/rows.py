@@ -22,12 +22,19 @@ from ingest.verdicts import TIME_MS_MAX, Judged, Verdict, storable
 IDENTITY_WINDOW_MS = 48 * 3_600_000
 """The same device time with the same values is the same reading when the two places it was mapped
 to are this close (a clock corrected by more is a clock that began anew)."""
+BROADCAST_MS = 5 * 60_000
+"""A numbered broadcast without a time-stamp is the same one when two hubs heard it so close together:
+far longer than a device repeats it, far shorter than 256 numbers take to come round."""
 KIND_RECORD, KIND_PAYLOAD, KIND_MESSAGE = 1, 2, 3
 """What a row of quarantine holds (its column `kind`)."""
 
 Ints = npt.NDArray[np.int64]
 
 _CONTENT_START, _CONTENT_END, _TIME_FLAGS = 32, 64, 35
+_TIME_TYPE_BITS = 3
+_NUMBER_BIT = np.zeros(256, np.uint16)
+"""Of each sign, the status bit that says that a broadcast is numbered."""
+_NUMBER_BIT[[sign.code for sign in SIGNS]] = [sign.broadcast_number for sign in SIGNS]
 _HASH_FACTORS = np.array(
     # Odd 64-bit constants (the golden ratio's multiples): a multilinear hash over 32-bit words.
     [(0x9E3779B97F4A7C15 * (2 * i + 1)) & (1 << 64) - 1 for i in range(8)],
@@ -80,11 +87,14 @@ def settle_within(rows: Rows, verdict: npt.NDArray[np.uint8]) -> npt.NDArray[np.
     Changes `verdict`.
     """
     places = np.flatnonzero(verdict == Verdict.STORED)
+    verdict[_heard_again(rows, numbered(rows, places))] = Verdict.DUPLICATE
+    places = places[verdict[places] == Verdict.STORED]
     device = device_keys(rows, places)
     identity, measured = rows.judged.identity_ms[places], rows.judged.measured_ms[places]
     order = np.lexsort((measured, identity, device))
     if not _repeats(device[order], identity[order]).any():
-        return places[order]
+        fresh: npt.NDArray[np.intp] = places[order]
+        return fresh
 
     content = rows.content_hash[places]
     order = np.lexsort((measured, content, identity, device))
@@ -98,6 +108,25 @@ def settle_within(rows: Rows, verdict: npt.NDArray[np.uint8]) -> npt.NDArray[np.
     verdict[places[kept[conflict]]] = Verdict.CONFLICT
     stored: npt.NDArray[np.intp] = places[kept[~conflict]]
     return stored
+
+
+def numbered(rows: Rows, places: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+    """Return those of `places` that are known by the number of their broadcast, not by a time."""
+    records = rows.records[places]
+    timeless = records["time_flags"] & _TIME_TYPE_BITS == 0
+    of_number = records["status"] & _NUMBER_BIT[records["sign"]] != 0
+    found: npt.NDArray[np.intp] = places[timeless & of_number]
+    return found
+
+
+def _heard_again(rows: Rows, places: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+    """Return those of numbered broadcasts that are one before them, heard by another hub."""
+    device, content = device_keys(rows, places), rows.content_hash[places]
+    heard_ms = rows.judged.identity_ms[places]
+    order = np.lexsort((heard_ms, content, device))
+    close = np.append(False, np.diff(heard_ms[order]) <= BROADCAST_MS)[: len(order)]
+    again: npt.NDArray[np.intp] = places[order[_repeats(device[order], content[order]) & close]]
+    return again
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

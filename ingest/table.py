@@ -21,14 +21,17 @@ from gateway.platform.postgres import (
 )
 from ingest.copy_binary import Column, encode_rows
 from ingest.rows import (
+    BROADCAST_MS,
     IDENTITY_WINDOW_MS,
     Rows,
     Stored,
     device_keys,
     measurement_columns,
+    numbered,
     places_by_sign,
     settle_against,
 )
+from ingest.verdicts import Verdict
 
 _QUERIES = load_queries(Path(__file__).parent / "sql" / "table.sql")
 
@@ -53,9 +56,52 @@ async def settle_stored(
     """
     if not len(places):
         return False
+    await connection.execute(_QUERIES["look_up_by_index"])
+    heard = await _settle_heard(connection, rows, verdict, numbered(rows, places))
+    places = places[verdict[places] == Verdict.STORED]
+    return await _settle_identities(connection, rows, verdict, places) or heard
+
+
+async def _settle_heard(
+    connection: AsyncConnection,
+    rows: Rows,
+    verdict: npt.NDArray[np.uint8],
+    places: npt.NDArray[np.intp],
+) -> bool:
+    """Settle numbered broadcasts: another hub's time of the same one is another."""
+    if not len(places):
+        return False
+    keys, heard_ms = device_keys(rows, places), rows.judged.identity_ms[places]
+    measured_ms = rows.judged.measured_ms[places]
+    found = await connection.execute(
+        _QUERIES["already_heard"],
+        {
+            "place": Int8s(places),
+            "identity_ms": Int8s(heard_ms),
+            "content_hash": Int4s(rows.content_hash[places]),
+            "device_id": Int4s(keys >> 16),
+            "user_slot": Int2s(keys >> 8 & 0xFF),
+            "sign": Int2s(keys & 0xFF),
+            "window_ms": BROADCAST_MS,
+            "from_at": from_ms(int(measured_ms.min()) - IDENTITY_WINDOW_MS),
+            "to_at": from_ms(int(measured_ms.max()) + IDENTITY_WINDOW_MS),
+        },
+    )
+    heard = [place for (place,) in await found.fetchall()]
+    verdict[heard] = Verdict.DUPLICATE
+    return len(heard) > 0
+
+
+async def _settle_identities(
+    connection: AsyncConnection,
+    rows: Rows,
+    verdict: npt.NDArray[np.uint8],
+    places: npt.NDArray[np.intp],
+) -> bool:
+    if not len(places):
+        return False
     keys, place = np.unique(device_keys(rows, places), return_inverse=True)
     identity_ms, measured_ms = rows.judged.identity_ms[places], rows.judged.measured_ms[places]
-    await connection.execute(_QUERIES["look_up_by_index"])
     found = await connection.execute(
         _QUERIES["already_stored"],
         {

@@ -36,24 +36,32 @@ WATER = Quantity(
 )
 
 
+_NUMBERED = 0x100
+"""In a status: bits 0-7 are the packet id. Only where there is no time-stamp to know a drink by."""
+_ID_BITS = 0xFF
+
+
 def decode(payload: bytes) -> Reading:
-    """Return the drink in a BTHome advertisement."""
+    """Return the drink in a BTHome advertisement; without a time-stamp, its packet id as status."""
     objects = decode_objects(payload)
     found = next((object_id for object_id in _OBJECTS if object_id in objects), None)
     if found is None:
         raise DecodeError(Fault.UNSUPPORTED, "volume", len(payload), "is not in the payload")
     unit_set, exponent = _OBJECTS[found]
-    device_time = None
+    device_time, status = None, 0
     if TIMESTAMP in objects:
         device_time = DeviceTime(type=TimeType.UTC, ms=objects[TIMESTAMP][0] * 1000)
+    elif PACKET_ID in objects:
+        status = _NUMBERED | objects[PACKET_ID][0]
     return Reading(
         values=(decimal_from(objects[found][0], exponent),),
         unit_set=unit_set,
         device_time=device_time,
+        status=status,
     )
 
 
-def encode(reading: Reading, packet_id: int = 0) -> bytes:
+def encode(reading: Reading) -> bytes:
     """Return the service data of one drink."""
     (volume,) = reading.values
     if isinstance(volume, Absent):
@@ -64,7 +72,7 @@ def encode(reading: Reading, packet_id: int = 0) -> bytes:
     size = 4 if object_id == _VOLUME_LITRES else 2
     if steps != int(steps) or not 0 <= steps < 1 << (8 * size):
         raise EncodeError(f"volume {volume} does not fit object {object_id:#04x}")
-    objects = {PACKET_ID: packet_id, object_id: int(steps)}
+    objects = {PACKET_ID: reading.status & _ID_BITS, object_id: int(steps)}
     if reading.device_time is not None:
         objects[TIMESTAMP] = reading.device_time.ms // 1000
     return encode_objects(objects)
@@ -91,6 +99,7 @@ SIGN = VitalSign(
         unit_set((ML, "1")),
         unit_set((LITRE_TO_ML, "0.001")),
     ),
+    broadcast_number=_NUMBERED,
     advertised=(
         AdvertisedSource(
             title="BTHome v2, volume",

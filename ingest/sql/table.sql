@@ -29,3 +29,24 @@ CROSS JOIN LATERAL (
         AND measured_at BETWEEN %(from_at)s AND %(to_at)s
     OFFSET 0 -- keeps it a look-up for each key
 ) AS m
+
+-- name: already_heard
+-- Which of the given broadcasts are stored, as another hub heard them: same device, same content (its
+-- number among it), about the same time.
+SELECT given.place
+FROM unnest(
+    %(place)s::bigint[], %(device_id)s::integer[], %(user_slot)s::smallint[], %(sign)s::smallint[],
+    %(identity_ms)s::bigint[], %(content_hash)s::integer[]
+) AS given (place, device_id, user_slot, sign, identity_ms, content_hash)
+CROSS JOIN LATERAL (
+    SELECT FROM measurement AS m
+    WHERE m.device_id = given.device_id
+        AND m.user_slot = given.user_slot
+        AND m.sign = given.sign
+        AND m.identity_time BETWEEN
+            timestamp '1970-01-01' + (given.identity_ms - %(window_ms)s) * interval '1 ms'
+            AND timestamp '1970-01-01' + (given.identity_ms + %(window_ms)s) * interval '1 ms'
+        AND m.content_hash = given.content_hash
+        AND m.measured_at BETWEEN %(from_at)s AND %(to_at)s
+    LIMIT 1
+) AS m

@@ -21,8 +21,9 @@ from hypothesis import strategies as st
 
 from edge.clock import Pair, TimeLine, with_pair
 from edge.payloads import Decoded, Payload, decode_indicated, measured
+from gateway.gatt import bthome
 from gateway.gatt.times import local_device_time
-from gateway.measurement import Measurement
+from gateway.measurement import Measurement, TimeQuality
 from gateway.platform.postgres import AsyncConnection, connect
 from gateway.quantity import Absent
 from gateway.vital_sign import Reading
@@ -46,7 +47,7 @@ pytestmark = pytest.mark.integration
 
 CHINA, URUMQI_BY_CUSTOM = ZoneInfo("Asia/Shanghai"), ZoneInfo("Asia/Urumqi")
 BERLIN = ZoneInfo("Europe/Berlin")
-PRESSURE = BY_NAME["blood_pressure"]
+PRESSURE, BOTTLE = BY_NAME["blood_pressure"], BY_NAME["water_intake"]
 NEW_HUB = 0x00C0FFEE00C0FF99
 
 
@@ -183,6 +184,44 @@ async def test_a_record_sent_again_after_the_hub_changed_its_zone_is_one_row(
     await committed(store, a_message(first, sequence=1))
     (outcome,) = (await committed(store, a_message(again, sequence=2))).outcomes
     assert (outcome.duplicate, rows(database)) == (1, 1)
+
+
+def a_drink(heard_at: datetime, number: int) -> Measurement:
+    reading = BOTTLE.advertised[0].decode(
+        bthome.encode_objects({bthome.PACKET_ID: number, 0x48: 250})
+    )
+    return replace(
+        a_pressure(at=heard_at),
+        sign=BOTTLE.code,
+        reading=reading,
+        time_quality=TimeQuality.RECEPTION,
+    )
+
+
+@pytest.mark.parametrize("together", [True, False])
+@pytest.mark.parametrize("later_s", [-40, 0.7, 40])
+async def test_a_drink_without_a_time_that_two_hubs_hear_is_one_row(
+    store: Store, database: str, later_s: float, *, together: bool
+) -> None:
+    """It is known by the number of its broadcast."""
+    query(database, "UPDATE hub SET home_id = 1")
+    messages = [
+        a_message(a_drink(NOON + timedelta(seconds=later), 7), hub=hub)
+        for hub, later in ((HUB, 0), (OTHER_HUB, later_s))
+    ]
+    for flush in [messages] if together else [[message] for message in messages]:
+        await committed(store, *flush)
+    assert rows(database) == 1
+    assert read_ledger(database).total("duplicate") == 1
+
+
+async def test_the_next_drink_of_the_same_size_is_another_row(store: Store, database: str) -> None:
+    query(database, "UPDATE hub SET home_id = 1")
+    drinks = [a_drink(NOON + timedelta(seconds=20 * n), n) for n in range(3)]
+    round_again = a_drink(NOON + timedelta(days=4), 0)
+    await committed(store, a_message(*drinks, hub=HUB))
+    await committed(store, a_message(*drinks[1:], round_again, hub=OTHER_HUB))
+    assert rows(database) == 4
 
 
 @pytest.mark.parametrize("day", [datetime(2026, 3, 29), datetime(2025, 10, 26)])  # noqa: DTZ001 - a wall time

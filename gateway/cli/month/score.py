@@ -30,6 +30,10 @@ NOBODY, UNMEASURED = -2, -3
 CLAIMING = (TimeQuality.SYNCHRONISED, TimeQuality.MAPPED)
 
 _QUERIES = load_queries(Path(__file__).parent / "month.sql")
+_DEVICE_MS = 1 << 42
+"""More than any time of a month in milliseconds: device and time as one number."""
+_HEARD_MS_MAX = 5_000
+"""So long after the first hub another one hears an advertisement, at most."""
 _COPY_HEAD_BYTES, _COPY_TAIL_BYTES = 19, 2
 _STORED = (
     ("device", ">i4"),
@@ -137,6 +141,10 @@ async def score(
     is_received = received_ms != wire.NO_TIME
     identity_ms = np.where(stamp_ms == wire.NO_TIME, received_ms, stamp_ms)
 
+    timeless = is_received & (stamp_ms == wire.NO_TIME)
+    stored["identity_ms"] = first_heard(
+        (device[timeless], received_ms[timeless]), (stored["device"], stored["identity_ms"])
+    )
     (places,) = np.nonzero(is_received)
     found = np.full(len(device), -1, np.int64)
     found[places] = matches(
@@ -180,6 +188,22 @@ async def score(
         },
         seconds=round(seconds, 1),
     )
+
+
+def first_heard(timeless: tuple[Ints, Ints], rows: tuple[Ints, Ints]) -> Ints:
+    """Return the identity times of rows, those of readings without a time as they were first heard.
+
+    Args:
+        timeless: (n,) device and first reception of each reading without a time of its own.
+        rows: (m,) device and identity time of each row: of such a reading, any hub's reception.
+    """
+    keys = np.sort(timeless[0] * _DEVICE_MS + timeless[1])
+    wanted = rows[0] * _DEVICE_MS + rows[1]
+    if not len(keys):
+        return rows[1]
+    first = keys[np.maximum(np.searchsorted(keys, wanted, "right") - 1, 0)]
+    is_heard = (first <= wanted) & (wanted - first <= _HEARD_MS_MAX)
+    return np.where(is_heard, first % _DEVICE_MS, rows[1])
 
 
 def matches(

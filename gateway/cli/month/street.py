@@ -156,15 +156,13 @@ class Street:
     async def _advertise(self, device: SimulatedDevice, hubs: Sequence[MonthHub]) -> None:
         """Let every hub hear the device's readings; nobody knows of those that none hears."""
         (source,) = device.sign.advertised
-        # Two hubs cannot tell that a reading without a time-stamp is the same: docs/time.md.
-        hearing = hubs if device.model.clock.time_stamps else hubs[:1]
         for record in device.memory:
             payload = device.payload(record, source)
-            for hub in hearing:
+            for hub in hubs:
                 self._world.pass_time(_HEARD_LATER)
                 self._world.note_reception(device, record)
                 await hub.hear(device, record, payload)
-            if hearing:
+            if hubs:
                 device.delivered(record, Event.CONFIRMED)
             else:
                 device.memory.release(record.number)

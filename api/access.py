@@ -117,7 +117,7 @@ class SignedOutError(DataError):
     """The account or session of a token is not good any more."""
 
 
-def principal_of(request: Request) -> Principal:
+async def principal_of(request: Request) -> Principal:
     """Return who a request comes from; api.auth has put it there."""
     principal: Principal = request.state.principal
     return principal

@@ -193,8 +193,8 @@ class Archive:
             )
             return await cursor.fetchall()
 
-    async def latest(self, principal: Principal, resident: UUID) -> list[StoredMeasurement]:
-        """Return, for each sign, the latest measurement and the latest that is no artefact.
+    async def latest(self, principal: Principal, resident: UUID) -> list[TupleRow]:
+        """Return as rows, for each sign, the latest measurement and the latest that is no artefact.
 
         They are the same row, twice, where the latest is no artefact. `reading` names the errors.
         """
@@ -202,7 +202,8 @@ class Archive:
         async with self.reading(
             principal, action="measurement.latest", resident=resident
         ) as connection:
-            return await _measurements(connection, LATEST, parameters)
+            cursor = await connection.execute(LATEST, parameters, prepare=True, binary=True)
+            return await cursor.fetchall()
 
     async def resident(self, principal: Principal, resident: UUID) -> ResidentDocument:
         """Return one resident with the links in force, past ones too; `reading` names the errors."""

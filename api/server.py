@@ -33,6 +33,7 @@ from api.issuer.keys import SigningKey, load_signing_key
 from api.issuer.passwords import Vault
 from api.issuer.store import IssuerStore
 from api.issuer.tokens import AUDIENCE, Signer
+from api.known_tokens import KnownTokens
 from api.limits import RATE_PER_S
 from api.live import FOLLOWERS_MAX, Feed
 from api.vault import IdentityVault, open_vault
@@ -217,7 +218,7 @@ def _application(
         )
         return create_app(
             archive,
-            foreign,
+            KnownTokens(foreign),
             office=config.office,
             identities=config.identities,
             rate_per_s=config.rate_per_s,
@@ -228,7 +229,7 @@ def _application(
     own = OwnTokens(key=config.key, issuer=url, audience=config.audience)
     return create_app(
         archive,
-        own,
+        KnownTokens(own),
         issuer,
         config.office,
         identities=config.identities,

@@ -29,7 +29,7 @@ FORMATS = frozenset({NDJSON, "application/ndjson", "ndjson", "application/fhir n
 router = APIRouter(prefix=PREFIX, tags=["FHIR"], default_response_class=FhirResponse)
 
 
-def _exports(request: Request) -> Exports:
+async def _exports(request: Request) -> Exports:
     exports: Exports | None = request.app.state.exports
     if exports is None:
         raise OutcomeError(

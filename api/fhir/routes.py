@@ -80,7 +80,7 @@ open_router = APIRouter(prefix=PREFIX, tags=["FHIR"], default_response_class=Fhi
 router = APIRouter(prefix=PREFIX, tags=["FHIR"], default_response_class=FhirResponse)
 
 
-def _store(request: Request) -> FhirStore:
+async def _store(request: Request) -> FhirStore:
     archive: Archive = request.app.state.archive
     return FhirStore(archive)
 

@@ -34,7 +34,7 @@ from api.fhir.subscriptions import (
 router = APIRouter(prefix=PREFIX, tags=["FHIR"], default_response_class=FhirResponse)
 
 
-def _subscriptions(request: Request) -> Subscriptions:
+async def _subscriptions(request: Request) -> Subscriptions:
     archive: Archive = request.app.state.archive
     return Subscriptions(archive)
 

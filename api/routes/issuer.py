@@ -36,7 +36,7 @@ FIELDS_MAX = 30
 """A request with more parameters is refused."""
 
 
-def _issuer(request: Request) -> Issuer:
+async def _issuer(request: Request) -> Issuer:
     issuer: Issuer = request.app.state.issuer
     return issuer
 

@@ -39,7 +39,7 @@ STREAM: dict[int | str, dict[str, Any]] = {
 }
 
 
-def _feed(request: Request) -> Feed:
+async def _feed(request: Request) -> Feed:
     feed: Feed = request.app.state.feed
     return feed
 

@@ -22,7 +22,7 @@ ADDRESS_PATTERN = "^([0-9A-F]{2}:){5}([0-9A-F]{2}|([0-9A-F]{2}:){2}[0-9A-F]{2})$
 _Item = TypeVar("_Item")
 
 
-def _archive(request: Request) -> Archive:
+async def _archive(request: Request) -> Archive:
     archive: Archive = request.app.state.archive
     return archive
 
@@ -43,7 +43,12 @@ HomeFilter = Annotated[UUID | None, Query(description="只列此家庭的 / only
 
 def json_response(document: object) -> Response:
     """Return a document as JSON; times in UTC end in Z."""
-    return Response(json_body(document), media_type="application/json")
+    return json_bytes(json_body(document))
+
+
+def json_bytes(body: bytes) -> Response:
+    """Return what is JSON already."""
+    return Response(body, media_type="application/json")
 
 
 def json_body(document: object) -> bytes:

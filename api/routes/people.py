@@ -42,7 +42,7 @@ _FOUND = FoundResidents(
 _TARGETS = Targets(targets={"systolic_mmhg": Target(high=130)})
 
 
-def _identities(request: Request) -> IdentityVault:
+async def _identities(request: Request) -> IdentityVault:
     identities: IdentityVault | None = request.app.state.identities
     if identities is None:
         raise UnavailableError("the keys of the residents' identities are not here")

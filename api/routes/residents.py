@@ -10,8 +10,7 @@ from fastapi.responses import Response
 from api.access import CurrentPrincipal
 from api.cursor import BEFORE_ALL, BEHIND_ALL, TOKEN_CHARS, Place, decode_place
 from api.documents import LatestOfSign, MeasurementDocument, Page, ResidentDocument
-from api.json_pages import page_json
-from api.json_rows import latest_documents
+from api.json_pages import latest_json, page_json
 from api.measurement_rows import Order, Selection
 from api.moments import Moment
 from api.openapi import EXAMPLE, UNKNOWN_RESIDENT, shown
@@ -24,6 +23,7 @@ from api.routes.parameters import (
     ArchiveOfApp,
     Limit,
     ResidentId,
+    json_bytes,
     json_response,
     page_of,
 )
@@ -123,7 +123,7 @@ async def list_measurements(  # noqa: PLR0913, PLR0917 - each is a parameter of 
         limit=limit + 1,
     )
     rows = await archive.measurement_rows(principal, resident, selection)
-    return Response(page_json(rows, limit), media_type="application/json")
+    return json_bytes(page_json(rows, limit))
 
 
 @router.get(
@@ -137,7 +137,7 @@ async def read_latest(
     archive: ArchiveOfApp, principal: CurrentPrincipal, resident: ResidentId
 ) -> Response:
     """Return the latest of each sign by when it was measured, and the latest undisturbed one."""
-    return json_response(latest_documents(await archive.latest(principal, resident)))
+    return json_bytes(latest_json(await archive.latest(principal, resident)))
 
 
 @router.get(

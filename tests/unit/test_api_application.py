@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import re
 import uuid
+from collections.abc import Callable, Iterator
+from inspect import iscoroutinefunction
 
 import httpx
 import pytest
 from fastapi import FastAPI
+from fastapi.dependencies.models import Dependant
+from fastapi.routing import APIRoute
 from openapi_spec_validator import validate
 
 from api.app import create_app
@@ -50,6 +54,30 @@ def assert_problem(response: httpx.Response, status: int) -> None:
     assert problem["status"] == status
     assert problem["title"]
     assert problem["detail"]
+
+
+def test_nothing_of_a_request_hops_to_a_thread() -> None:
+    """FastAPI runs what is no coroutine in a pool of threads, at a hop each."""
+    called = {
+        call
+        for route in routes_of(APPLICATION)
+        if isinstance(route, APIRoute)
+        for call in _called(route.dependant)
+    }
+    hopping = [
+        call
+        for call in called
+        if not iscoroutinefunction(call) and not iscoroutinefunction(type(call).__call__)
+    ]
+    assert called
+    assert hopping == []
+
+
+def _called(dependant: Dependant) -> Iterator[Callable[..., object]]:
+    if dependant.call is not None:
+        yield dependant.call
+    for each in dependant.dependencies:
+        yield from _called(each)
 
 
 def test_the_routes_that_were_asked_for_are_there() -> None:

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from api.documents import Page
-from api.json_pages import measurement_json, page_json
-from api.json_rows import measurement_document
+from api.json_pages import latest_json, measurements_json, page_json
+from api.json_rows import latest_documents, measurement_document
 from api.measurement_rows import COLUMN_OF, stored_measurement
 from gateway.measurement import TimeQuality
 from gateway.quantity import Absent
@@ -59,7 +59,8 @@ def rows(draw: st.DrawFn) -> Row:
 
 @given(rows())
 def test_a_row_says_what_its_document_says(row: Row) -> None:
-    assert measurement_json(row) == orjson.dumps(measurement_document(stored_measurement(row)))
+    said = orjson.dumps(measurement_document(stored_measurement(row)))
+    assert measurements_json([row, row]) == [said, said]
 
 
 @given(st.lists(rows(), max_size=4))
@@ -72,6 +73,12 @@ def test_a_page_says_what_its_document_says(some: list[Row]) -> None:
         assert page_json(some, 1) == orjson.dumps(part)
 
 
+@given(st.lists(rows(), max_size=6, unique_by=lambda row: row[:5]))
+def test_the_latest_say_what_their_documents_say(some: list[Row]) -> None:
+    documents = latest_documents([stored_measurement(row) for row in some])
+    assert latest_json(some) == orjson.dumps(documents)
+
+
 def test_a_percent_sign_is_only_a_percent_sign() -> None:
     """Oxygen saturation counts in %: a template must not take it for a place to fill."""
     row = [None] * (13 + len(QUANTITIES)) + ["C0:26:DA:01:02:03"]
@@ -80,4 +87,4 @@ def test_a_percent_sign_is_only_a_percent_sign() -> None:
     row[:13] = [at, 1, 255, sign.code, 0, at + timedelta(seconds=9), 1.0, 32, 1, 0, 0, 0, 0]  # type: ignore[list-item]
     for quantity in sign.quantities:
         row[COLUMN_OF[quantity.name]] = 97.0  # type: ignore[call-overload]
-    assert b'"unit":"%"' in measurement_json(tuple(row))
+    assert b'"unit":"%"' in measurements_json([tuple(row)])[0]

@@ -111,16 +111,8 @@ class Archive:
             SignedOutError: the account is disabled or the session revoked.
         """
         require(principal, needs, resident)
-        one = None if resident is None else [resident]
-        parameters = {
-            "reader": principal.user,
-            "session": principal.session,
-            "action": action,
-            "needs": needs.value,
-            "whom": list(residents) if resident is None and residents else one,
-            "reason": reason,
-            "origin": principal.origin,
-        }
+        whom = list(residents) or None if resident is None else [resident]
+        parameters = _beginning(principal, action, needs, whom, reason)
         with translated():
             async with self.pool.connection() as connection:
                 async with connection.transaction():
@@ -130,6 +122,34 @@ class Archive:
                         yield connection
                 if refusal is not None:
                     raise refusal
+
+    async def read(
+        self,
+        principal: Principal,
+        statement: sql.Composed,
+        parameters: Mapping[str, object],
+        *,
+        action: str,
+        resident: UUID,
+    ) -> list[TupleRow]:
+        """Run one statement that reads a resident's values, in one round trip; else as `reading`.
+
+        It is sent together with what decides: the functions of the schema `access` give nothing to
+        whom that refuses.
+        """
+        require(principal, Needs.VALUES, resident)
+        beginning = _beginning(principal, action, Needs.VALUES, [resident], None)
+        with translated():
+            async with self.pool.connection() as connection:
+                async with connection.pipeline(), connection.transaction():
+                    begun = await connection.execute(_ACCESS["begin"], beginning, prepare=True)
+                    found = await connection.execute(
+                        statement, parameters, prepare=True, binary=True
+                    )
+                refusal = _refusal(await begun.fetchall())
+                if refusal is not None:
+                    raise refusal
+                return await found.fetchall()
 
     async def writing(
         self, principal: Principal, needs: Needs, query: sql.SQL, **given: object
@@ -184,14 +204,13 @@ class Archive:
         self, principal: Principal, resident: UUID, selection: Selection
     ) -> list[TupleRow]:
         """Return a page as rows, for `api.json_pages`; `reading` names the errors."""
-        asked = page_parameters(resident, selection)
-        async with self.reading(
-            principal, action="measurement.read", resident=resident
-        ) as connection:
-            cursor = await connection.execute(
-                PAGE[selection.order], asked, prepare=True, binary=True
-            )
-            return await cursor.fetchall()
+        return await self.read(
+            principal,
+            PAGE[selection.order],
+            page_parameters(resident, selection),
+            action="measurement.read",
+            resident=resident,
+        )
 
     async def latest(self, principal: Principal, resident: UUID) -> list[TupleRow]:
         """Return as rows, for each sign, the latest measurement and the latest that is no artefact.
@@ -199,11 +218,9 @@ class Archive:
         They are the same row, twice, where the latest is no artefact. `reading` names the errors.
         """
         parameters = {"resident": resident, "signs": list(BY_CODE), "artefact": FLAG_ARTEFACT}
-        async with self.reading(
-            principal, action="measurement.latest", resident=resident
-        ) as connection:
-            cursor = await connection.execute(LATEST, parameters, prepare=True, binary=True)
-            return await cursor.fetchall()
+        return await self.read(
+            principal, LATEST, parameters, action="measurement.latest", resident=resident
+        )
 
     async def resident(self, principal: Principal, resident: UUID) -> ResidentDocument:
         """Return one resident with the links in force, past ones too; `reading` names the errors."""
@@ -424,6 +441,25 @@ class Archive:
                 return await cursor.fetchall() if cursor.description else []
 
 
+def _beginning(
+    principal: Principal,
+    action: str,
+    needs: Needs,
+    whom: Sequence[UUID] | None,
+    reason: str | None,
+) -> dict[str, object]:
+    """Return the parameters of `begin`; `whom` None: all whom the principal may see."""
+    return {
+        "reader": principal.user,
+        "session": principal.session,
+        "action": action,
+        "needs": needs.value,
+        "whom": whom,
+        "reason": reason,
+        "origin": principal.origin,
+    }
+
+
 def _refusal(verdicts: Sequence[TupleRow]) -> DataError | None:
     """Return what stands in the way; None: nothing."""
     return next((_refused(why) for _resident, admitted, why in verdicts if not admitted), None)
@@ -438,13 +474,6 @@ def _refused(why: str) -> DataError:
             return SignedOutError()
         case _:
             return ForbiddenError(why)
-
-
-async def _measurements(
-    connection: AsyncConnection[TupleRow], query: sql.Composed, parameters: Mapping[str, object]
-) -> list[StoredMeasurement]:
-    cursor = await connection.execute(query, parameters, prepare=True)
-    return [stored_measurement(row) for row in await cursor.fetchall()]
 
 
 async def _records(

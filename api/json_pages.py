@@ -12,7 +12,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +21,7 @@ import orjson
 from api.cursor import TOKEN_CHARS
 from api.documents import AbsentValue, ConvertedValue, MeasurementDocument, PresentValue
 from api.json_rows import measurement_document
-from api.measurement_rows import COLUMN_OF, stored_measurement
+from api.measurement_rows import VALUES_AT, stored_measurement
 from gateway.platform.postgres import TupleRow
 from gateway.stored import EXPONENT_BITS, FLAG_ARTEFACT
 from gateway.vitals import BY_CODE
@@ -113,7 +113,7 @@ def _measurement(
     """Return one measurement; the times are without their offset."""
     (_measured_at, _device_id, user_slot, sign, _identity_us, _stored_at, _received_after_s,
      utc_offset, time_quality, unit_set, digits, status, flags) = row[:13]  # fmt: skip
-    values = [row[column] for column in _columns(sign)]
+    values = row[VALUES_AT : _values_end(sign)]
     absent = tuple([value is None for value in values])
     kind = (row[-1], user_slot, sign, time_quality, unit_set, digits, status, flags, absent)
     template = _templates.get(kind, _UNKNOWN)
@@ -126,7 +126,7 @@ def _measurement(
     if template is None:
         return orjson.dumps(measurement_document(stored_measurement(row)))
     if True in absent:
-        values = [value for value in values if value is not None]
+        values = tuple([value for value in values if value is not None])
     return template % (id_, measured_at + _suffix(utc_offset), received_at, stored_at, *values)
 
 
@@ -165,9 +165,9 @@ def _suffix(utc_offset: int | None) -> bytes:
     return _EPOCH.astimezone(zone).isoformat()[-6:].encode()
 
 
-@lru_cache(maxsize=256)
-def _columns(sign: int) -> tuple[int, ...]:
-    return tuple(COLUMN_OF[quantity.name] for quantity in BY_CODE[sign].quantities)
+@cache
+def _values_end(sign: int) -> int:
+    return VALUES_AT + len(BY_CODE[sign].quantities)
 
 
 def _template(document: MeasurementDocument, digits: int) -> bytes | None:

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from api.access import Needs, Principal
 from api.archive import Archive
-from api.measurement_rows import COLUMNS, StoredMeasurement, stored_measurement
+from api.measurement_rows import VALUES, StoredMeasurement, stored_measurement
 from gateway.gatt.times import from_ms
 from gateway.platform.changes import Change
 from gateway.platform.postgres import load_queries, translated
@@ -23,7 +23,7 @@ NEWS_MAX = 50_000
 """Measurements that are read for one delivery; of a larger change the rest does not come."""
 
 _QUERIES = load_queries(Path(__file__).parent / "sql" / "live.sql")
-_NEWS = _QUERIES["news"].format(quantities=COLUMNS)
+_NEWS = _QUERIES["news"].format(values=VALUES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

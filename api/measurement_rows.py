@@ -11,16 +11,28 @@ from uuid import UUID
 
 from api.cursor import BEFORE_ALL, BEHIND_ALL, Place
 from gateway.platform.postgres import TupleRow, load_queries, sql
-from gateway.vital_sign import VitalSign
-from gateway.vitals import BY_CODE, QUANTITIES
+from gateway.vital_sign import QUANTITIES_MAX, VitalSign
+from gateway.vitals import BY_CODE, SIGNS
 
 _MEASUREMENTS = load_queries(Path(__file__).parent / "sql" / "measurements.sql")
-COLUMNS = sql.SQL(", ").join(sql.Identifier(quantity.name) for quantity in QUANTITIES)
-"""Those of all quantities, in their order."""
-_FIRST_COLUMN = 13
-"""The quantities' columns come behind so many others."""
-COLUMN_OF = {quantity.name: _FIRST_COLUMN + i for i, quantity in enumerate(QUANTITIES)}
-"""Where a quantity stands in a row."""
+VALUES_AT = 13
+"""A row's values come behind so many columns: those of its sign, in the order of its quantities."""
+
+
+def _value(place: int) -> sql.Composable:
+    """Return the value at a place, whatever the row's sign is; null where it has no such quantity."""
+    cases = [
+        sql.SQL("WHEN {} THEN {}").format(
+            sign.code, sql.Identifier("m", sign.quantities[place].name)
+        )
+        for sign in SIGNS
+        if place < len(sign.quantities)
+    ]
+    return sql.SQL("CASE m.sign {} END").format(sql.SQL(" ").join(cases))
+
+
+VALUES = sql.SQL(", ").join(map(_value, range(QUANTITIES_MAX)))
+"""The values of a row `m`, in `QUANTITIES_MAX` columns: not one a quantity, most of them no value."""
 
 
 class Order(Enum):
@@ -68,10 +80,10 @@ class StoredMeasurement:
 
 
 PAGE = {
-    order: _MEASUREMENTS["page"].format(quantities=COLUMNS, direction=sql.SQL(direction))
+    order: _MEASUREMENTS["page"].format(values=VALUES, direction=sql.SQL(direction))
     for order, direction in ((Order.DESC, "descending"), (Order.ASC, "ascending"))
 }
-LATEST = _MEASUREMENTS["latest"].format(quantities=COLUMNS)
+LATEST = _MEASUREMENTS["latest"].format(values=VALUES)
 _START = {Order.DESC: BEHIND_ALL, Order.ASC: BEFORE_ALL}
 
 
@@ -93,9 +105,9 @@ def page_parameters(resident: UUID, selection: Selection) -> dict[str, object]:
 
 
 def stored_measurement(row: TupleRow) -> StoredMeasurement:
-    """Return the measurement of a row: the fixed columns, those of the quantities, the device."""
+    """Return the measurement of a row: the fixed columns, the values, the device."""
     (measured_at, device_id, user_slot, sign, identity_us, stored_at, received_after_s,
-     utc_offset, time_quality, unit_set, digits, status, flags) = row[:_FIRST_COLUMN]  # fmt: skip
+     utc_offset, time_quality, unit_set, digits, status, flags) = row[:VALUES_AT]  # fmt: skip
     return StoredMeasurement(
         place=Place(
             measured_at=measured_at,
@@ -112,6 +124,6 @@ def stored_measurement(row: TupleRow) -> StoredMeasurement:
         digits=digits,
         status=status,
         flags=flags,
-        values=tuple(row[COLUMN_OF[q.name]] for q in BY_CODE[sign].quantities),
+        values=row[VALUES_AT : VALUES_AT + len(BY_CODE[sign].quantities)],
         device=row[-1],
     )

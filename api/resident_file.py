@@ -23,7 +23,7 @@ from api.archive import Archive
 from api.cursor import BEFORE_ALL, BEHIND_ALL
 from api.documents import AbsentValue, MeasurementDocument
 from api.json_rows import measurement_document
-from api.measurement_rows import COLUMNS, Order, Selection, stored_measurement
+from api.measurement_rows import VALUES, Order, Selection, stored_measurement
 from api.people import QUERIES, PersonDocument, person, person_document
 from api.resident_import import QUERIES as RESIDENTS
 from api.vault import IdentityVault
@@ -55,7 +55,7 @@ have the digits that the device showed.
 """
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 """By which a spreadsheet program knows that it is UTF-8."""
-_EVERY = QUERIES["every_measurement"].format(quantities=COLUMNS)
+_EVERY = QUERIES["every_measurement"].format(values=VALUES)
 _FIXED = ("measured_at", "sign", "device", "user_slot", "time_quality", "artefact", "statuses")
 
 

@@ -20,7 +20,7 @@ SELECT
     m.measured_at, m.device_id, m.user_slot, m.sign,
     (extract(epoch FROM m.identity_time) * 1000000)::bigint AS identity_us, m.stored_at,
     m.received_after_s, m.utc_offset, m.time_quality, m.unit_set, m.digits, m.status, m.flags,
-    {quantities}, m.device, changed.number, m.resident_id
+    {values}, m.device, changed.number, m.resident_id
 FROM unnest(
     %(number)s::integer[], %(resident)s::integer[], %(sign)s::smallint[],
     %(oldest_at)s::timestamptz[], %(newest_at)s::timestamptz[], %(stored_at)s::timestamptz[]

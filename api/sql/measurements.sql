@@ -1,4 +1,4 @@
--- A resident's measurements (api.archive). {quantities}: the columns of all quantities; {direction}:
+-- A resident's measurements (api.archive). {values}: those of the row's sign; {direction}:
 -- ascending or descending. The functions of the schema `access` read along the index
 -- measurement_of_resident, and only what the transaction's reader may see.
 
@@ -7,13 +7,13 @@
 SELECT
     measured_at, device_id, user_slot, sign,
     (extract(epoch FROM identity_time) * 1000000)::bigint AS identity_us, stored_at,
-    received_after_s, utc_offset, time_quality, unit_set, digits, status, flags, {quantities},
+    received_after_s, utc_offset, time_quality, unit_set, digits, status, flags, {values},
     device
 FROM resident
 CROSS JOIN LATERAL access.page_{direction}(
     resident.resident_id, %(signs)s, %(from_at)s, %(to_at)s, %(measured_at)s, %(device_id)s,
     %(user_slot)s::smallint, %(sign)s::smallint, %(identity_us)s, %(limit)s
-)
+) AS m
 WHERE resident.public_id = %(resident)s
 
 -- name: latest
@@ -22,10 +22,10 @@ WHERE resident.public_id = %(resident)s
 SELECT
     measured_at, device_id, user_slot, sign,
     (extract(epoch FROM identity_time) * 1000000)::bigint AS identity_us, stored_at,
-    received_after_s, utc_offset, time_quality, unit_set, digits, status, flags, {quantities},
+    received_after_s, utc_offset, time_quality, unit_set, digits, status, flags, {values},
     device
 FROM resident
 CROSS JOIN LATERAL access.latest(
     resident.resident_id, %(signs)s, %(artefact)s::smallint
-)
+) AS m
 WHERE resident.public_id = %(resident)s

@@ -82,7 +82,7 @@ SELECT
     m.measured_at, m.device_id, m.user_slot, m.sign,
     (extract(epoch FROM m.identity_time) * 1000000)::bigint AS identity_us, m.stored_at,
     m.received_after_s, m.utc_offset, m.time_quality, m.unit_set, m.digits, m.status, m.flags,
-    {quantities}, d.address
+    {values}, d.address
 FROM measurement AS m
 LEFT JOIN device AS d USING (device_id)
 WHERE m.resident_id = %(resident_id)s

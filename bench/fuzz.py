@@ -323,7 +323,9 @@ def _read_one(message: Message, registry: Registry, outcome: Outcome) -> None:
 def _try_decoder(random: Random, _registry: Registry, outcome: Outcome) -> None:
     sign = random.choice(SIGNS)
     source = random.choice(sign.sources)
-    payload = _mutated_bytes(random, source.encode(_reading_of(sign.code)))
+    payload = _mutated_bytes(
+        random, source.encode(_reading_of(sign.code, has_time=source.tells_time))
+    )
     outcome.decoders += 1
     try:
         if source.recognises(payload):
@@ -367,12 +369,10 @@ def _message(
     return Message(lane=wire.lane_of(hub), token=0, hub=hub, payload=payload, received_at=NOW)
 
 
-def _reading_of(code: int) -> Reading:
+def _reading_of(code: int, *, has_time: bool) -> Reading:
     sign = next(sign for sign in SIGNS if sign.code == code)
-    return Reading(
-        values=typical(sign),
-        device_time=DeviceTime(type=TimeType.LOCAL, ms=ms_since_epoch(NOW) // 1000 * 1000),
-    )
+    now = DeviceTime(type=TimeType.LOCAL, ms=ms_since_epoch(NOW) // 1000 * 1000)
+    return Reading(values=typical(sign), device_time=now if has_time else None)
 
 
 def _measurement(device: int, place: int, minute: int) -> Measurement:

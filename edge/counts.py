@@ -21,6 +21,10 @@ class Counts:
 
     measurements: int = field(default=0, metadata={"says": "Readings taken and kept."})
     undecoded: int = field(default=0, metadata={"says": "Payloads kept that no decoder reads."})
+    values_beyond: int = field(
+        default=0,
+        metadata={"says": "Values of readings that their sign has no quantity for; not stored."},
+    )
     lost: int = field(default=0, metadata={"says": "Readings lost at a bound of this hub."})
     repeats: int = field(default=0, metadata={"says": "Advertised packets heard again."})
     adverts_ignored: int = field(

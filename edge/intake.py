@@ -121,9 +121,9 @@ class Intake:
                 continue
             self.taken += 1
             self._look_at_time(read)
-            taken.append((read, framing_of(value.uuid) is Framing.STORED_SEGMENTS))
-        self._report.items += [self._item(read) for read, is_stored in taken if is_stored]
-        return [self._item(read) for read, is_stored in taken if not is_stored]
+            taken.append((read, is_stored(value.uuid)))
+        self._report.items += [self._item(read) for read, of_memory in taken if of_memory]
+        return [self._item(read) for read, of_memory in taken if not of_memory]
 
     def take_unfinished(self) -> list[Item | Payload]:
         """Give up the payloads that have not come whole: nothing more will come."""
@@ -152,8 +152,8 @@ class Intake:
             received_at=value.received_at,
         )
         framing = framing_of(value.uuid)
-        if framing is Framing.WHOLE:
-            return self._read(payload)
+        if framing in (Framing.WHOLE, Framing.STORED):
+            return self._read(replace(payload, stored=is_stored(value.uuid)))
         parts = self._parts.setdefault(value.uuid, [])
         parts.append(value)
         try:
@@ -215,3 +215,9 @@ class Intake:
 def framing_of(uuid: int) -> Framing | None:
     """Return how the values of a characteristic make payloads; None where no sign reads it."""
     return next((source.framing for _sign, source in gatt_sources(uuid)), None)
+
+
+def is_stored(uuid: int) -> bool:
+    """Tell whether the values of a characteristic are stored records, sent on request."""
+    framing = framing_of(uuid)
+    return framing is not None and framing.is_stored

@@ -260,24 +260,42 @@ class Session:
 
     async def _fetch_stored(self, readable: AbstractSet[int]) -> None:
         """Have the stored records reported; delete those on the device that are durable here."""
-        stored = any(framing_of(uuid) is Framing.STORED_SEGMENTS for uuid in readable)
-        if not stored or record_access.CHARACTERISTIC not in self._link.characteristics:
+        framings = {framing_of(uuid) for uuid in readable}
+        if record_access.CHARACTERISTIC not in self._link.characteristics:
             return
         try:
-            answer = await self._procedure(record_access.combined_report_request())
-            report = self._intake.end_report()
-            kept = await self._keeper.append(report.items)
-            if (
-                not answer.succeeded
-                or not report.is_whole
-                or (answer.records or 0) != len(report.items)
-            ):
-                # What came is kept here; the device keeps it all and sends it again.
-                self._log.warning("report_incomplete", told=answer.records, came=len(report.items))
-            elif report.items and kept == len(report.items):
-                await self._procedure(record_access.delete_up_to_request(report.last_number))
+            if Framing.STORED in framings:
+                await self._fetch_whole()
+            if Framing.STORED_SEGMENTS in framings:
+                await self._fetch_numbered()
         except LinkError as error:
             self._check_link(error)
+
+    async def _fetch_whole(self) -> None:
+        """Have records reported that stay on the device: a meter's memory is its user's.
+
+        They come again the next time, and are the same rows.
+        """
+        answer = await self._procedure(record_access.report_request())
+        report = self._intake.end_report()
+        await self._keeper.append(report.items)
+        if not answer.succeeded:
+            self._log.warning("report_refused", code=answer.code, came=len(report.items))
+
+    async def _fetch_numbered(self) -> None:
+        """Have records reported whose number is told; delete those that are durable here."""
+        answer = await self._procedure(record_access.combined_report_request())
+        report = self._intake.end_report()
+        kept = await self._keeper.append(report.items)
+        if (
+            not answer.succeeded
+            or not report.is_whole
+            or (answer.records or 0) != len(report.items)
+        ):
+            # What came is kept here; the device keeps it all and sends it again.
+            self._log.warning("report_incomplete", told=answer.records, came=len(report.items))
+        elif report.items and kept == len(report.items):
+            await self._procedure(record_access.delete_up_to_request(report.last_number))
 
     async def _procedure(self, request: bytes) -> RecordAccessResponse:
         """Run one procedure of the Record Access Control Point to its end."""

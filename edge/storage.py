@@ -292,6 +292,9 @@ class Storage:
         measurements = sum(isinstance(item, Measurement) for item in kept)
         self._counts.measurements += measurements
         self._counts.undecoded += len(kept) - measurements
+        self._counts.values_beyond += sum(
+            item.reading.beyond for item in kept if isinstance(item, Measurement)
+        )
         self._counts.lost += lost
 
     def _now_s(self) -> float:

@@ -99,7 +99,7 @@ class SimulatedDevice:
 
     def payload(self, record: Record, source: GattSource | AdvertisedSource) -> bytes:
         """Return what is sent of `record`, its time told as the clock stands now."""
-        device_time = self.clock.device_time(record.stamp)
+        device_time = self.clock.device_time(record.stamp) if source.tells_time else None
         payload = source.encode(dataclasses.replace(record.reading, device_time=device_time))
         return _garble(payload, self.model.garble) if self.is_garbled(record) else payload
 

@@ -25,7 +25,7 @@ from firmware_sim.device import SimulatedDevice
 from gateway.gatt import health_observation as ghs
 from gateway.gatt import record_access as record_access_point
 from gateway.gatt import uuids
-from gateway.vital_sign import Framing, GattSource, VitalSign
+from gateway.vital_sign import GattSource, VitalSign
 
 _READ = Characteristic.Properties.READ
 _WRITE = Characteristic.Properties.WRITE
@@ -69,8 +69,8 @@ def build_database(
         Sending(source=source, characteristic=_measurement(radio, source, encrypted=model.bonds))
         for source in sign.gatt
     ]
-    live = tuple(s for s in sendings if s.source.framing is not Framing.STORED_SEGMENTS)
-    stored = next((s for s in sendings if s.source.framing is Framing.STORED_SEGMENTS), None)
+    live = tuple(s for s in sendings if not s.source.framing.is_stored)
+    stored = next((s for s in sendings if s.source.framing.is_stored), None)
     record_access = (
         _written(record_access_point.CHARACTERISTIC, on_record_access) if stored else None
     )
@@ -92,7 +92,7 @@ def build_database(
 
 def _measurement(radio: Device, source: GattSource, *, encrypted: bool) -> Characteristic[bytes]:
     # Stored records are notified, live ones indicated: Philips' BLE-GHS-Server-Simulator 271f2aa.
-    stored = source.framing is Framing.STORED_SEGMENTS
+    stored = source.framing.is_stored
     characteristic: Characteristic[bytes] = Characteristic(
         _uuid(source.characteristic),
         _NOTIFY if stored else _INDICATE,

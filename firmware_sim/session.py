@@ -32,7 +32,8 @@ CONFIRMATION_S_MAX = 30.0
 """A hub that does not confirm is hung up on (Core 5.4, Vol 3 Part F, 3.3.3)."""
 
 # Record Access Control Point (GATT Specification Supplement)
-_REPORT_ALL = record_access.combined_report_request()
+_REPORT_ALL = record_access.report_request()
+_REPORT_AND_COUNT = record_access.combined_report_request()
 _DELETE, _UP_TO, _BY_NUMBER = 0x02, 0x02, 0x01
 _RESPONSE, _REPORTED = 0x06, 0x08
 _SUCCESS, _UNSUPPORTED, _NO_RECORDS = 0x01, 0x02, 0x06
@@ -119,7 +120,7 @@ class Session:
     async def _send(self, sending: Sending, record: Record) -> None:
         payload = self._device.payload(record, sending.source)
         match sending.source.framing:
-            case Framing.WHOLE:
+            case Framing.WHOLE | Framing.STORED:
                 parts = [payload]
             case Framing.SEGMENTS:
                 parts = self._segmented(sending, payload)
@@ -152,7 +153,9 @@ class Session:
         stored = self._database.stored
         if stored is None:
             return
-        if request == _REPORT_ALL:
+        if request == _REPORT_AND_COUNT:
+            await self._report_and_count(stored)
+        elif request == _REPORT_ALL and stored.source.framing is Framing.STORED:
             await self._report_all(stored)
         elif request[:3] == bytes((_DELETE, _UP_TO, _BY_NUMBER)):
             await self._delete_up_to(int.from_bytes(request[3:7], "little"))
@@ -160,6 +163,15 @@ class Session:
             await self._respond(bytes((_RESPONSE, 0, request[0], _UNSUPPORTED)))
 
     async def _report_all(self, stored: Sending) -> None:
+        records = list(self._device.memory)
+        for record in records:
+            await self._send(stored, record)
+        code = _SUCCESS if records else _NO_RECORDS
+        await self._respond(bytes((_RESPONSE, 0, _REPORT_ALL[0], code)))
+        for record in records:  # they stay on the device, and are nothing new any more
+            self._device.delivered(record, Event.CONFIRMED)
+
+    async def _report_and_count(self, stored: Sending) -> None:
         count = 0
         for record in self._device.memory:
             await self._send(stored, record)
@@ -167,7 +179,7 @@ class Session:
         if count:
             await self._respond(bytes((_REPORTED, 0)) + unsigned_field("count", count, 4))
         else:
-            await self._respond(bytes((_RESPONSE, 0, _REPORT_ALL[0], _NO_RECORDS)))
+            await self._respond(bytes((_RESPONSE, 0, _REPORT_AND_COUNT[0], _NO_RECORDS)))
 
     async def _delete_up_to(self, number: int) -> None:
         records = [record for record in self._device.memory if record.number <= number]

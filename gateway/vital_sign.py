@@ -46,7 +46,8 @@ class Reading:
     """What one payload says, nothing added.
 
     `values` stand in the order of the sign's `quantities`, each in the unit that the sign's
-    `unit_sets[unit_set]` gives it. `status` is the device's status field as sent.
+    `unit_sets[unit_set]` gives it. `status` is the device's status field as sent. `beyond`: how many
+    values the payload says that the sign has no quantity for; the hub counts them.
     """
 
     values: tuple[Value, ...]
@@ -54,6 +55,7 @@ class Reading:
     device_time: DeviceTime | None = None
     user_slot: int | None = None
     status: int = 0
+    beyond: int = 0
 
 
 class MeasurementStatus(Enum):
@@ -73,6 +75,7 @@ class Category(Enum):
 
     VITAL_SIGNS = "vital-signs"
     ACTIVITY = "activity"
+    LABORATORY = "laboratory"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +116,13 @@ class Framing(Enum):
     """A payload comes in segments, each with a header byte."""
     STORED_SEGMENTS = "stored_segments"
     """The same with a record number in front, sent on request (Record Access Control Point)."""
+    STORED = "stored"
+    """Each value is one payload, a stored record that is sent on request."""
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether records are sent on request only."""
+        return self in (Framing.STORED, Framing.STORED_SEGMENTS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,6 +131,7 @@ class GattSource:
 
     `decode` and `encode` are of whole payloads, without segment headers and record number.
     `recognises` tells whether a payload is of this sign, for characteristics that carry several.
+    `tells_time`: whether its payloads can carry a time-stamp.
     """
 
     title: str
@@ -129,17 +140,19 @@ class GattSource:
     decode: Callable[[bytes], Reading]
     encode: Callable[[Reading], bytes]
     framing: Framing = Framing.WHOLE
+    tells_time: bool = True
     recognises: Callable[[bytes], bool] = field(default=lambda _payload: True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdvertisedSource:
-    """Service data of an advertisement that carries one reading."""
+    """Service data of an advertisement that carries one reading; else as a `GattSource`."""
 
     title: str
     service_data: int
     decode: Callable[[bytes], Reading]
     encode: Callable[[Reading], bytes]
+    tells_time: bool = True
     recognises: Callable[[bytes], bool] = field(default=lambda _payload: True)
 
 

@@ -17,6 +17,7 @@ from gateway import wire
 from gateway.errors import DecodeError
 from gateway.gatt.times import ms_since_epoch
 from gateway.measurement import Undecoded
+from ingest import senml
 from ingest.registry import Registry
 from ingest.verdicts import Verdict
 
@@ -135,9 +136,16 @@ class _RejectedError(Exception):
         self.rejected = Rejected(message=message, reason=reason, detail=detail)
 
 
+def _decoded(message: Message) -> tuple[wire.Header, bytes]:
+    """Return a batch's header and body; a SenML pack's are made of it."""
+    if senml.is_pack(message.payload):
+        return senml.decode_pack(message.payload, message.received_at)
+    return wire.decode_batch(message.payload)
+
+
 def _read_batch(message: Message, registry: Registry) -> tuple[Batch, bytes]:
     try:
-        header, body = wire.decode_batch(message.payload)
+        header, body = _decoded(message)
         undecoded = (
             tuple(wire.decode_undecoded(body, header)) if header.kind is wire.Kind.UNDECODED else ()
         )

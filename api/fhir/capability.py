@@ -21,7 +21,7 @@ OBSERVATION_PARAMETERS = (
     ("code", "token", "代码 / LOINC or MDC, with or without the system"),
     ("component-code", "token", "分量代码 / of a component of a panel"),
     ("combo-code", "token", "代码或分量代码 / of the panel or of a component"),
-    ("category", "token", "类别 / vital-signs, activity, phd"),
+    ("category", "token", "类别 / vital-signs, activity, laboratory, phd"),
     ("date", "date", "测量时间, 可加前缀 / eq ne gt lt ge le sa eb ap"),
     ("device", "reference", "测量设备 / the device that measured"),
     ("status", "token", "状态 / final, preliminary, entered-in-error"),

@@ -13,7 +13,7 @@ from gateway.gatt.payload import PayloadReader, unsigned_field
 
 CHARACTERISTIC = 0x2A52
 
-_DELETE, _COMBINED_REPORT = 0x02, 0x07
+_REPORT, _DELETE, _COMBINED_REPORT = 0x01, 0x02, 0x07
 _NUMBER_RESPONSE, _RESPONSE_CODE, _COMBINED_RESPONSE = 0x05, 0x06, 0x08
 _ALL, _LESS_OR_EQUAL = 0x01, 0x02
 _FILTER_RECORD_NUMBER = 0x01
@@ -39,6 +39,11 @@ class RecordAccessResponse:
 def combined_report_request() -> bytes:
     """Return the request "report all stored records, and how many there were"."""
     return bytes((_COMBINED_REPORT, _ALL))
+
+
+def report_request() -> bytes:
+    """Return the request "report all stored records", as the Glucose service has it."""
+    return bytes((_REPORT, _ALL))
 
 
 def delete_up_to_request(record_number: int) -> bytes:

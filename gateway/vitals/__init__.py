@@ -9,9 +9,12 @@ from gateway.quantity import Quantity
 from gateway.vital_sign import AdvertisedSource, GattSource, VitalSign
 from gateway.vitals import (
     activity,
+    blood_glucose,
     blood_pressure,
+    body_composition,
     body_temperature,
     body_weight,
+    heart_rate,
     pulse_oximetry,
     water_intake,
 )
@@ -23,6 +26,9 @@ SIGNS: tuple[VitalSign, ...] = (
     activity.SIGN,
     water_intake.SIGN,
     pulse_oximetry.SIGN,
+    heart_rate.SIGN,
+    blood_glucose.SIGN,
+    body_composition.SIGN,
 )
 
 BY_CODE: dict[int, VitalSign] = {sign.code: sign for sign in SIGNS}

@@ -1,19 +1,22 @@
-"""Pulse oximetry. Pulse Oximeter Service 1.0.1, PLX Spot-Check Measurement (0x2A5E).
+"""Pulse oximetry. Pulse Oximeter Service 1.0.1: PLX Spot-Check (0x2A5E) and Continuous (0x2A5F).
 
 Codes: LOINC 2708-6, FHIR R4 vital signs profile "oxygensat" (59408-5 says the same of the method);
 8867-4 heart rate; MDC_PULS_OXIM_SAT_O2 150456 and MDC_PULS_OXIM_PULS_RATE 149530, IEEE 11073-10404.
 
-The PLX Continuous Measurement (0x2A5F) is not asked for: it is a monitor's stream, a value a second
-without a time-stamp, not a home measurement.
+The Continuous Measurement has no time-stamp: its readings are of when they came. What it says of the
+last seconds in faster and in slower averages is decoded and not stored: the same two numbers again.
+The hub counts them (`Reading.beyond`).
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 from gateway.errors import EncodeError
 from gateway.gatt.numbers import SFLOAT, read_decimal
 from gateway.gatt.payload import PayloadReader, unsigned_field
 from gateway.gatt.times import DeviceTime, read_date_time, write_date_time
-from gateway.quantity import Absent, Plausible, Quantity, Text, Typical
+from gateway.quantity import Absent, Plausible, Quantity, Text, Typical, Value
 from gateway.vital_sign import GattSource, Reading, Status, VitalSign, unit_set
 from gateway.vitals.units import PER_MIN, PERCENT
 
@@ -23,6 +26,13 @@ _MEASUREMENT_STATUS = 1 << 1
 _SENSOR_STATUS = 1 << 2
 _AMPLITUDE_INDEX = 1 << 3
 _CLOCK_NOT_SET = 1 << 4
+# Flags of the Continuous Measurement, 3.2.1.1
+_FAST = 1 << 0
+_SLOW = 1 << 1
+_CONTINUOUS_STATUS = 1 << 2
+_CONTINUOUS_SENSOR_STATUS = 1 << 3
+_CONTINUOUS_AMPLITUDE_INDEX = 1 << 4
+_NOTHING: tuple[Value, Value] = (Absent.NOT_SENT, Absent.NOT_SENT)
 
 _SENSOR_STATUS_AT = 16
 """The Device and Sensor Status stands above the 16 bits of the Measurement Status. A reading that
@@ -108,6 +118,75 @@ def encode(reading: Reading) -> bytes:
     return bytes((flags,)) + body
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Continuous:
+    """All that a PLX Continuous Measurement says; each pair is SpO2 and pulse rate."""
+
+    normal: tuple[Value, Value]
+    fast: tuple[Value, Value]
+    slow: tuple[Value, Value]
+    status: int
+    sensor_status: int
+    amplitude: Value
+
+
+def read_continuous(payload: bytes) -> Continuous:
+    """Return the fields of a PLX Continuous Measurement in the order of its table 3.2."""
+    reader = PayloadReader(payload)
+    flags = reader.unsigned("Flags", 1)
+    measured = Continuous(
+        normal=_pair(reader, "Normal"),
+        fast=_pair(reader, "Fast") if flags & _FAST else _NOTHING,
+        slow=_pair(reader, "Slow") if flags & _SLOW else _NOTHING,
+        status=reader.unsigned("Measurement Status", 2) if flags & _CONTINUOUS_STATUS else 0,
+        sensor_status=reader.unsigned("Device and Sensor Status", 3)
+        if flags & _CONTINUOUS_SENSOR_STATUS
+        else 0,
+        amplitude=read_decimal(reader, "Pulse Amplitude Index", SFLOAT)
+        if flags & _CONTINUOUS_AMPLITUDE_INDEX
+        else Absent.NOT_SENT,
+    )
+    reader.finish()
+    return measured
+
+
+def decode_continuous(payload: bytes) -> Reading:
+    """Return the reading in a PLX Continuous Measurement: its normal pair."""
+    measured = read_continuous(payload)
+    averages = (*measured.fast, *measured.slow)
+    return Reading(
+        values=(*measured.normal, measured.amplitude),
+        status=measured.status | measured.sensor_status << _SENSOR_STATUS_AT,
+        beyond=sum(value is not Absent.NOT_SENT for value in averages),
+    )
+
+
+def encode_continuous(reading: Reading) -> bytes:
+    """Return the PLX Continuous Measurement that says `reading`; the format has no time-stamp."""
+    saturation, pulse_rate, amplitude = reading.values
+    if Absent.NOT_SENT in (saturation, pulse_rate):
+        raise EncodeError("saturation and pulse are always sent; name another absence (NaN)")
+    if reading.device_time is not None:
+        raise EncodeError("a PLX Continuous Measurement has no time-stamp")
+    flags = 0
+    body = SFLOAT.encode(saturation) + SFLOAT.encode(pulse_rate)
+    if status := reading.status & _STATUS_BITS:
+        flags |= _CONTINUOUS_STATUS
+        body += unsigned_field("Measurement Status", status, 2)
+    if sensor := reading.status >> _SENSOR_STATUS_AT:
+        flags |= _CONTINUOUS_SENSOR_STATUS
+        body += unsigned_field("Device and Sensor Status", sensor, 3)
+    if amplitude is not Absent.NOT_SENT:
+        flags |= _CONTINUOUS_AMPLITUDE_INDEX
+        body += SFLOAT.encode(amplitude)
+    return bytes((flags,)) + body
+
+
+def _pair(reader: PayloadReader, which: str) -> tuple[Value, Value]:
+    saturation = read_decimal(reader, f"SpO2PR-{which} SpO2", SFLOAT)
+    return saturation, read_decimal(reader, f"SpO2PR-{which} PR", SFLOAT)
+
+
 def _unset(time: DeviceTime | None) -> DeviceTime | None:
     """Return the time of a clock that runs from some default: not synchronised, and it says so."""
     return time and DeviceTime(type=time.type, ms=time.ms, synced=False)
@@ -141,6 +220,14 @@ SIGN = VitalSign(
             characteristic=0x2A5E,
             decode=decode,
             encode=encode,
+        ),
+        GattSource(
+            title="Pulse Oximeter Service 1.0.1, continuous",
+            service=0x1822,
+            characteristic=0x2A5F,
+            decode=decode_continuous,
+            encode=encode_continuous,
+            tells_time=False,
         ),
     ),
     statuses=tuple(

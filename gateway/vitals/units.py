@@ -3,6 +3,7 @@
 Conversion factors: NIST Special Publication 811 (2008), Appendix B.8: conventional millimetre of
 mercury 133.3224 Pa (exactly 133.322 387 415), avoirdupois pound 0.453 592 37 kg, inch 0.0254 m,
 degree Fahrenheit t/degC = (t/degF - 32) / 1.8, thermochemical calorie 4.184 J.
+Glucose: 180.156 g/mol (C6H12O6), so 1 mmol/L is 18.0156 mg/dL.
 """
 
 from __future__ import annotations
@@ -27,3 +28,6 @@ METRE = Unit(name="m", ucum="m", mdc=263424)
 KCAL = Unit(name="kcal", ucum="kcal", mdc=270528)
 MINUTE = Unit(name="min", ucum="min", mdc=264352)
 SECOND = Unit(name="s", ucum="s", mdc=264320)
+KJ = Unit(name="kJ", ucum="kJ")
+MMOL_PER_L = Unit(name="mmol/L", ucum="mmol/L", mdc=266866)
+MG_PER_DL = Unit(name="mg/dL", ucum="mg/dL", mdc=264274, scale=1 / 18.0156)

@@ -24,6 +24,7 @@ pytestmark = pytest.mark.integration
 CUFF = BY_NAME["blood_pressure"]
 SCALE = BY_NAME["body_weight"]
 STORED = [sign for sign in SIGNS if any(s.framing is Framing.STORED_SEGMENTS for s in sign.gatt)]
+ASKED_FOR = [sign for sign in SIGNS if any(s.framing is Framing.STORED for s in sign.gatt)]
 ADVERTISED = [sign for sign in SIGNS if sign.advertised]
 
 
@@ -114,6 +115,29 @@ async def test_a_reading_taken_while_connected_comes_live(
         device.take(typical(sign, more=1))
         first, second = await hub.measurements(2)
     assert (first.stored_record, second.stored_record) == (True, False)
+
+
+@pytest.mark.parametrize("sign", ASKED_FOR, ids=[sign.name for sign in ASKED_FOR])
+async def test_records_that_stay_on_the_device_are_asked_for_whenever_it_is_heard(
+    bluetooth: str, tmp_path: Path, sign: VitalSign
+) -> None:
+    """A meter tells nothing of itself (Glucose Service 1.0.1, 3.4), and its memory is its user's."""
+    began_at = datetime.now(UTC) - timedelta(days=2)
+    async with simulated_home(bluetooth) as home, hub_agent(tmp_path) as hub:
+        device = home.add(replace(model_of(sign), keeps=True))
+        for number in range(20):
+            device.take(typical(sign, more=number), at=began_at + timedelta(hours=number))
+        first = await hub.measurements(20)
+        await hub.until(lambda: hub.counts.sessions[Outcome.TAKEN] == 1)
+        device.resend()
+        again = (await hub.measurements(40))[20:]
+    assert all(m.stored_record for m in first)
+    told = [str(typical(sign, more=number)[0]) for number in range(20)]
+    assert [sent(m)[0] for m in first] == [sent(m)[0] for m in again] == told
+    assert [m.reading.device_time for m in first] == [m.reading.device_time for m in again]
+    for number, measurement in enumerate(first):
+        taken_at = began_at + timedelta(hours=number)
+        assert abs(measurement.measured_at - taken_at) < timedelta(seconds=1.5)
 
 
 @pytest.mark.parametrize("sign", ADVERTISED, ids=[sign.name for sign in ADVERTISED])

@@ -10,6 +10,7 @@ import sys
 from asyncio import TaskGroup
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,17 @@ async def test_what_append_has_returned_for_is_durable(tmp_path: Path) -> None:
                 tasks.create_task(storage.append([measurement(number)]))
         beside = open_outbox(tmp_path)
         assert beside.depth.held == 100
+
+
+async def test_what_readings_say_beyond_their_sign_is_counted_once_they_are_kept(
+    tmp_path: Path,
+) -> None:
+    counts = Counts()
+    plain = measurement(1)
+    full = replace(plain, reading=replace(plain.reading, beyond=3))
+    async with storage_in(tmp_path, counts) as storage:
+        await storage.append([plain, full, full])
+    assert (counts.measurements, counts.values_beyond) == (3, 6)
 
 
 async def test_many_devices_share_one_commit(tmp_path: Path) -> None:

@@ -16,11 +16,13 @@ from gateway.platform.embedded.packages import Packages
 from ingest.batches import Message
 from ingest.ledger import read_ledger
 from ingest.migrations import migrate
+from ingest.verdicts import Verdict
 from tests.fixtures.database import make_timescale
 from tests.fixtures.servers import reachable_folder
 from tests.fixtures.workers import Workers, a_hub, eventually
 from tests.worlds import (
     EPOCH,
+    HUB,
     NOON,
     OTHER_HUB,
     a_message,
@@ -95,6 +97,43 @@ def test_rubbish_is_counted_and_kept_apart_and_the_service_goes_on(workers: Work
         assert hub.receipts()[1].stored == 1
     eventually(lambda: read_ledger(workers.database).rejected == len(rubbish))
     assert worker.is_alive()
+    assert read_ledger(workers.database).balanced
+
+
+def test_a_senml_pack_goes_the_way_of_a_batch(workers: Workers) -> None:
+    """Stored, kept apart, a duplicate, receipted and in the ledger, as what our own hubs send."""
+    at_s = NOON.timestamp()
+    hub_urn, cuff = f"hearth:{wire.hub_name(HUB)}:", "urn:dev:mac:c026dafffe010203:"
+
+    def pack(sequence: int, systolic: str, *more: str) -> bytes:
+        records = [
+            f'{{"n": "{hub_urn}epoch", "v": {EPOCH}}}',
+            f'{{"n": "{hub_urn}sequence", "v": {sequence}}}',
+            f'{{"bn": "{cuff}", "bt": {at_s}, "bu": "mm[Hg]", "n": "systolic_mmhg", "v": {systolic}}}',
+            *more,
+        ]
+        return f"[{', '.join(records)}]".encode()
+
+    diastolic = '{"n": "diastolic_mmhg", "v": 82}'
+    impossible = '{"n": "systolic_mmhg", "t": 60, "v": 999}'
+    stranger = f'{{"bn": "{cuff[:-2]}f:", "n": "systolic_mmhg", "t": 60, "v": 120}}'
+    workers.start()
+    with a_hub(workers.broker) as hub:
+        hub.publish_pack(1, pack(1, "128.50", diastolic, impossible, stranger))
+        hub.receipts()
+        hub.send(pack(3, '"128"'))
+        hub.publish_pack(2, pack(2, "128.50", diastolic))
+        receipts = hub.receipts()
+    eventually(lambda: read_ledger(workers.database).rejected == 1)
+    terms = [(r.stored, r.duplicate, r.quarantined) for _n, r in sorted(receipts.items())]
+    assert terms == [(1, 0, 2), (0, 1, 0)]
+    assert query(workers.database, "SELECT resident_id, measured_at, systolic_mmhg, diastolic_mmhg,"
+                                   " digits & 255 FROM measurement") == [
+        (101, NOON, 128.5, 82.0, 256 - 2)
+    ]  # fmt: skip
+    assert query(workers.database, "SELECT reason FROM quarantine ORDER BY reason") == [
+        (Verdict.DEVICE_UNKNOWN,), (Verdict.IMPLAUSIBLE,), (Verdict.NO_BATCH,),
+    ]  # fmt: skip
     assert read_ledger(workers.database).balanced
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -16,6 +17,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from gateway import __version__
+from gateway.platform.embedded.packages import Packages
+from gateway.platform.ports import free_port
 from gateway.platform.settings import CHECKOUT
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
@@ -38,18 +41,28 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def hub_environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A virtual environment with the wheel and what its extra [hub] asks for, and nothing else.
+    """A virtual environment with the wheel and what its extra [hub] asks for, and nothing else."""
+    return installed(wheel, tmp_path_factory.mktemp("hub") / "venv", {"hub"})
+
+
+@pytest.fixture
+def whole_environment(wheel: Path, tmp_path: Path) -> Path:
+    """One with all extras, as for the demo."""
+    return installed(wheel, tmp_path / "venv", {"hub", "server", "simulation"})
+
+
+def installed(wheel: Path, folder: Path, extras: set[str]) -> Path:
+    """Install the wheel with extras into a virtual environment of its own, and return that.
 
     The libraries are those of this environment, linked: no index is needed.
     """
-    folder = tmp_path_factory.mktemp("hub") / "venv"
     venv.create(folder, with_pip=True, symlinks=True)
     python = str(folder / "bin" / "python")
     install = ("-m", "pip", "install", "--no-index", "--no-deps", "--quiet", str(wheel))
     subprocess.run([python, *install], check=True)
     packages = next(folder.glob("lib/python3.*/site-packages"))
     (ours,) = packages.glob("hearth_gateway-*.dist-info")
-    for found in closure(Distribution.at(ours), {"hub"}):
+    for found in closure(Distribution.at(ours), extras):
         for file in found.files or ():
             source, target = Path(str(found.locate_file(file))), packages / file
             if ".." not in file.parts and source.is_file() and not target.exists():
@@ -76,12 +89,14 @@ def closure(root: Distribution, extras: set[str]) -> Iterator[Distribution]:
                 waiting.append((found, set(requirement.extras)))
 
 
-def hearth(environment: Path, *words: str, home: Path) -> subprocess.CompletedProcess[str]:
+def hearth(
+    environment: Path, *words: str, home: Path, **settings: str
+) -> subprocess.CompletedProcess[str]:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     return subprocess.run(
         [environment / "bin" / "hearth", *words],
         cwd=home,
-        env=clean | {"HEARTH_HOME": str(home)},
+        env=clean | {"HEARTH_HOME": str(home)} | settings,
         capture_output=True,
         text=True,
         check=False,
@@ -129,3 +144,18 @@ def test_help_and_version_need_no_library_of_the_servers(
     assert hearth(hub_environment, "--version", home=tmp_path).stdout == f"hearth {__version__}\n"
     told = hearth(hub_environment, "--help", home=tmp_path)
     assert "demo" in told.stdout
+
+
+def test_the_demo_runs_from_an_installed_wheel(
+    whole_environment: Path, home: Path, packages: Packages
+) -> None:
+    (home / "packages").symlink_to(packages.root.parent)
+    told = hearth(
+        whole_environment, "demo", "--homes", "1", "--for", "25s", "--json",
+        home=home, HEARTH_API_PORT=str(free_port()),
+    )  # fmt: skip
+    assert told.returncode == 0, told.stderr[-2000:]
+    summary = json.loads(told.stdout)
+    assert summary["balanced"]
+    assert summary["stored"] > 0
+    assert summary["visible"] > 0

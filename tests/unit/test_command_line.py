@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -42,6 +44,63 @@ def test_every_command_can_be_called_by_its_name(command: Command) -> None:
     done = runner.invoke(build_app([command.name]), [command.name, "--help"])
     assert done.exit_code == 0, done.output
     assert " / " in command.help
+
+
+@pytest.fixture
+def hearth_on_path(tmp_path: Path) -> Path:
+    """A folder whose `hearth` is this checkout's, as an installed one would be found."""
+    script = tmp_path / "hearth"
+    script.write_text(f'#!/bin/sh\nexec {sys.executable} -m gateway.cli.main "$@"\n')
+    script.chmod(0o755)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("words", "completed"),
+    [
+        (("hearth", "ing"), "ingest"),
+        (("hearth", "quar"), "quarantine"),
+        (("hearth", "admin", "dev"), "device"),
+        (("hearth", "admin", "device", "re"), "reassign retime"),
+        (("hearth", "demo", "--ho"), "--homes"),
+    ],
+)
+def test_bash_completes_commands_and_options(
+    hearth_on_path: Path, words: tuple[str, ...], completed: str
+) -> None:
+    """The shell's own script, in the shell: what `hearth --install-completion` puts in place."""
+    script = (
+        'eval "$(_HEARTH_COMPLETE=source_bash hearth)"\n'
+        f"COMP_WORDS=({' '.join(words)}); COMP_CWORD={len(words) - 1}\n"
+        f"_hearth_completion hearth {words[-1]} {words[-2]}\n"
+        'echo "$(printf "%s\\n" "${COMPREPLY[@]}" | sort | xargs)"\n'
+        "complete -p hearth\n"
+    )
+    found = completion(hearth_on_path, "bash", "-c", script)
+    assert found.splitlines() == [completed, "complete -o default -F _hearth_completion hearth"]
+
+
+@pytest.mark.parametrize(
+    ("shell", "more"),
+    [("zsh", {}), ("fish", {"_TYPER_COMPLETE_FISH_ACTION": "get-args"})],
+)
+def test_other_shells_are_told_the_same(
+    hearth_on_path: Path, shell: str, more: dict[str, str]
+) -> None:
+    asked = {"_HEARTH_COMPLETE": f"complete_{shell}", "_TYPER_COMPLETE_ARGS": "hearth admin dev"}
+    assert "device" in completion(hearth_on_path, "hearth", **asked, **more)
+
+
+def completion(folder: Path, *words: str, **environment: str) -> str:
+    path = f"{folder}:{os.environ['PATH']}"
+    done = subprocess.run(
+        words,
+        env=os.environ | {"PATH": path} | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.stdout
 
 
 def helps(command: Command) -> Iterator[tuple[list[str], str]]:

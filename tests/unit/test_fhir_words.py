@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -17,6 +18,7 @@ from api.fhir.parts import PARTS, PARTS_OF
 from api.fhir.scopes import parse_scopes, parts_allowed
 from api.fhir.search import Search, parse_observation_id, parse_search
 from api.fhir.tokens import Token, parse_token, parse_tokens
+from api.fhir.vocabulary import LOINC
 from api.measurement_rows import Order
 from gateway.gatt.times import TimeType
 from gateway.measurement import TimeQuality
@@ -230,6 +232,30 @@ def test_status_bits_are_an_observation_derived_from_the_panel() -> None:
     ]  # fmt: skip
     assert bits["derivedFrom"] == [{"reference": f"Observation/{panel['id']}"}]
     assert panel["interpretation"][0]["coding"][0]["code"] == "questionable"
+
+
+def test_saturation_and_pulse_of_an_oximeter_are_two_observations() -> None:
+    """FHIR R4 vital signs: oxygensat wants 2708-6, with 59408-5 beside it; heartrate 8867-4."""
+    saturation, pulse, _amplitude = resources_of(a_row(BY_NAME["pulse_oximetry"]))
+    assert saturation["id"] != pulse["id"]
+    assert "component" not in saturation
+    assert loinc_of(saturation) == ["2708-6", "59408-5"]
+    assert loinc_of(pulse) == ["8867-4"]
+    profiles = [made["meta"]["profile"][0].rpartition("/")[2] for made in (saturation, pulse)]
+    assert profiles == ["oxygensat", "heartrate"]
+    assert saturation["effectiveDateTime"] == pulse["effectiveDateTime"]
+
+
+def test_glucose_is_of_the_laboratory_and_claims_no_vital_signs_profile() -> None:
+    (glucose,) = resources_of(a_row(BY_NAME["blood_glucose"], unit_set=1, status=1 << 12))
+    assert glucose["category"][0]["coding"][0]["code"] == "laboratory"
+    assert loinc_of(glucose) == ["15074-8"]
+    assert "profile" not in glucose["meta"]
+    assert glucose["valueQuantity"]["code"] == "mmol/L"
+
+
+def loinc_of(resource: dict[str, Any]) -> list[str]:
+    return [c["code"] for c in resource["code"]["coding"] if c["system"] == LOINC]
 
 
 def test_a_body_site_is_told_by_snomed() -> None:

@@ -23,8 +23,9 @@ SOURCES = [
     for sign in SIGNS
     for source in sign.sources
 ]
-SHARED_CODES = {"8867-4"}
-"""Heart rate, whichever device counts it: a cuff (MDC 149546) and an oximeter (MDC 149530)."""
+SHARED_CODES = {"8867-4", "29463-7", 188736}
+"""Heart rate, whichever device counts it: a cuff (MDC 149546), an oximeter (MDC 149530), a strap (MDC
+147842); body weight, from a scale or from one that also analyses (MDC 188736)."""
 
 
 @pytest.mark.parametrize(("sign", "source"), SOURCES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -18,8 +19,15 @@ from gateway.gatt.payload import PayloadReader
 from gateway.gatt.record_access import decode_response
 from gateway.gatt.times import DeviceTime, decode_current_time, ms_since_epoch, read_date_time
 from gateway.quantity import Absent
-from gateway.vital_sign import Reading
-from gateway.vitals import BY_NAME
+from gateway.vital_sign import GattSource, Reading
+from gateway.vitals import (
+    BY_NAME,
+    SIGNS,
+    blood_glucose,
+    body_composition,
+    heart_rate,
+    pulse_oximetry,
+)
 from tests.vectors import PRIMITIVES, SIGN_VECTORS, WORDS, Vector
 
 Decoded = dict[str, Any]
@@ -36,16 +44,27 @@ CALENDAR = ("year", "month", "day", "hour", "minute", "second")
 
 
 def decode_sign(vector: Vector) -> Decoded:
-    """Decode by the first source of the sign that reads the payload; else raise what it says."""
+    """Decode by the first source of the sign that reads the payload; else raise what it says.
+
+    Where a sign has several formats, the vector says which it is.
+    """
     sign = BY_NAME[vector.sign]
     error: DecodeError | None = None
     for source in sign.sources:
+        if vector.format and source not in of_format(vector):
+            continue
         try:
-            return in_the_sources_words(vector.sign, source.decode(vector.payload))
+            words = in_the_sources_words(vector.sign, source.decode(vector.payload))
+            return words | RECORDS.get(vector.format, _nothing_more)(vector.payload)
         except DecodeError as refused:
             error = error or refused
     assert error is not None
     raise error
+
+
+def of_format(vector: Vector) -> list[GattSource]:
+    sources = BY_NAME[vector.sign].gatt
+    return [each for each in sources if each.characteristic == int(vector.format, 16)]
 
 
 def in_the_sources_words(sign: str, reading: Reading) -> Decoded:
@@ -59,6 +78,58 @@ def in_the_sources_words(sign: str, reading: Reading) -> Decoded:
         "type": reading.status,
         "timestamp": calendar(reading.device_time),
     }
+
+
+def _nothing_more(_payload: bytes) -> Decoded:
+    return {}
+
+
+def decode_heart_rate(payload: bytes) -> Decoded:
+    measured = heart_rate.read(payload)
+    has_contact = {0b10: False, 0b11: True}.get(measured.contact)
+    return {"contact": has_contact, "energy": measured.energy, "rr": list(measured.rr)}
+
+
+def decode_glucose(payload: bytes) -> Decoded:
+    measured = blood_glucose.read(payload)
+    concentration = measured.concentration
+    mg_dl = concentration * 100_000 if isinstance(concentration, Decimal) else concentration
+    return {
+        "sequence": measured.sequence,
+        "timestamp": calendar(measured.time),
+        "offset_min": measured.offset_min,
+        "unit": "mol/L" if measured.in_moles else "kg/L",
+        "concentration": concentration,
+        "mg_dl": mg_dl,
+        "type": measured.type,
+        "location": measured.location,
+    }
+
+
+def decode_continuous(payload: bytes) -> Decoded:
+    measured = pulse_oximetry.read_continuous(payload)
+    pairs = {"": measured.normal, "_fast": measured.fast, "_slow": measured.slow}
+    return {
+        **{f"spo2{suffix}": pair[0] for suffix, pair in pairs.items()},
+        **{f"pulse{suffix}": pair[1] for suffix, pair in pairs.items()},
+        "status": measured.status,
+        "device": measured.sensor_status,
+        "pai": measured.amplitude,
+    }
+
+
+def decode_composition(payload: bytes) -> Decoded:
+    measured = body_composition.read(payload)
+    return asdict(measured) | {"unit": "lb" if measured.imperial else "kg"}
+
+
+RECORDS: dict[str, Callable[[bytes], Decoded]] = {
+    "0x2A18": decode_glucose,
+    "0x2A37": decode_heart_rate,
+    "0x2A5F": decode_continuous,
+    "0x2A9C": decode_composition,
+}
+"""Of the formats that say more than a reading keeps: all that they say."""
 
 
 def decode_number(number: DecimalFormat) -> Callable[[bytes], Decoded]:
@@ -146,6 +217,13 @@ def altered(vector: Vector, payload: bytes) -> Vector:
 
 def by_id(vectors: list[Vector]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("vector", vectors, ids=[vector.id for vector in vectors])
+
+
+def test_every_format_that_a_sign_reads_has_vectors_from_outside() -> None:
+    """By the ids, which begin with the characteristic; and the rest is what all formats share."""
+    read = {f"{source.characteristic:04x}" for sign in SIGNS for source in sign.gatt}
+    of_formats = {vector.id[:4] for vector in SIGN_VECTORS}
+    assert read - {"2bdd"} <= of_formats  # stored observations are the live ones with a number
 
 
 @by_id([vector for vector in VECTORS if "error" not in vector.expect])

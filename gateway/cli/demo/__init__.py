@@ -34,7 +34,7 @@ from gateway.errors import UnavailableError, UsageError
 from gateway.platform.embedded.services import Services, running_services
 from gateway.platform.logs import get_logger
 from gateway.platform.ports import free_port, require_free
-from gateway.platform.settings import LOOPBACK, Settings, load_settings
+from gateway.platform.settings import CHECKOUT, LOOPBACK, Settings, load_settings
 from gateway.platform.supervisor import Supervisor, keep
 from ingest.ledger import Ledger, read_ledger, stored_signs
 from ingest.migrations import migrate
@@ -240,13 +240,14 @@ class _Demo:
         self._say("可登录的账户, 密码本次有效 / accounts, their passwords made at this start:")
         for person in self._people:
             self._say(person.said)
+        hearth = "./hearth" if (CHECKOUT / "hearth").is_file() else "hearth"
         where = (
             ""
             if plan.settings.issuer_url == self._settings.issuer_url
             else f"HEARTH_API_URL={url} "
         )
         self._say(
-            f'试一试 / try: curl -H "Authorization: Bearer $({where}./hearth admin user token '
+            f'试一试 / try: curl -H "Authorization: Bearer $({where}{hearth} admin user token '
             f'{clinician.credentials.login})" {url}/api/v1/residents/{resident}/latest'
         )
 

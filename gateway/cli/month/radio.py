@@ -32,7 +32,8 @@ RECORD_TIME = timedelta(milliseconds=50)
 """How long an indication takes with its confirmation."""
 
 # Record Access Control Point (GATT Specification Supplement)
-_REPORT_ALL = record_access.combined_report_request()
+_REPORT_ALL = record_access.report_request()
+_REPORT_AND_COUNT = record_access.combined_report_request()
 _DELETE = 0x02
 _RESPONSE, _REPORTED = 0x06, 0x08
 _SUCCESS, _NO_RECORDS = 0x01, 0x06
@@ -60,9 +61,7 @@ class SimulatedLink:
         self._clock = clock_characteristic(device)
         sources = device.sign.gatt
         self._sources = {source.characteristic: source for source in sources}
-        self._stored = next(
-            (source for source in sources if source.framing is Framing.STORED_SEGMENTS), None
-        )
+        self._stored = next((source for source in sources if source.framing.is_stored), None)
         self._subscribed: dict[int, Callable[[bytes], None]] = {}
         self._segments: Counter[int] = Counter()
         self.news: asyncio.Event = _News(self._leave)
@@ -71,7 +70,9 @@ class SimulatedLink:
         if self._clock is not None:
             found.add(self._clock)
         if self._stored is not None:
-            found |= {record_access.CHARACTERISTIC, ghs.CONTROL_POINT}
+            found.add(record_access.CHARACTERISTIC)
+            if self._stored.framing is Framing.STORED_SEGMENTS:
+                found.add(ghs.CONTROL_POINT)
         self.characteristics = frozenset(found)
 
     def can_write(self, uuid: int) -> bool:
@@ -119,7 +120,7 @@ class SimulatedLink:
 
     def _send_all_live(self) -> None:
         for uuid, source in self._sources.items():
-            if source.framing is not Framing.STORED_SEGMENTS and uuid in self._subscribed:
+            if not source.framing.is_stored and uuid in self._subscribed:
                 self._send_live(source)
 
     def _send_live(self, source: GattSource) -> None:
@@ -134,7 +135,7 @@ class SimulatedLink:
         self._world.pass_time(RECORD_TIME)
         self._world.note_reception(self._device, record)
         callback = self._subscribed[source.characteristic]
-        if source.framing is Framing.WHOLE:
+        if source.framing in (Framing.WHOLE, Framing.STORED):
             callback(payload)
             return
         parts = ghs.segments(payload, ATT_BYTES, self._segments[source.characteristic])
@@ -149,11 +150,17 @@ class SimulatedLink:
         records = list(self._device.memory)
         if request == _REPORT_ALL:
             for record in records:
+                self._send(self._stored, record, self._device.payload(record, self._stored))
+            respond(bytes((_RESPONSE, 0, _REPORT_ALL[0], _SUCCESS if records else _NO_RECORDS)))
+            for record in records:
+                self._device.delivered(record, Event.CONFIRMED)
+        elif request == _REPORT_AND_COUNT:
+            for record in records:
                 number = unsigned_field("Record Number", record.number, 4)
                 payload = number + self._device.payload(record, self._stored)
                 self._send(self._stored, record, payload)
             counted = bytes((_REPORTED, 0)) + unsigned_field("count", len(records), 4)
-            none = bytes((_RESPONSE, 0, _REPORT_ALL[0], _NO_RECORDS))
+            none = bytes((_RESPONSE, 0, _REPORT_AND_COUNT[0], _NO_RECORDS))
             respond(counted if records else none)
         elif request[0] == _DELETE:
             last = int.from_bytes(request[3:7], "little")

@@ -11,7 +11,7 @@ from api.auth import RequireToken, Verifier
 from api.boundary import Boundary
 from api.conditional import Conditional
 from api.enrolment import Office
-from api.fhir import export_routes, subscription_routes
+from api.fhir import creation_routes, export_routes, subscription_routes
 from api.fhir import routes as fhir
 from api.fhir.errors import SpeakOutcomes, answer_outcomes
 from api.idempotency import Idempotent
@@ -68,7 +68,12 @@ def create_app(
     guarded = [Security(BEARER)]
     for module in GUARDED:
         app.include_router(module.router, dependencies=guarded, responses=ERRORS)
-    for router in (export_routes.router, subscription_routes.router, fhir.router):
+    for router in (
+        creation_routes.router,
+        export_routes.router,
+        subscription_routes.router,
+        fhir.router,
+    ):
         app.include_router(router, dependencies=guarded)
     app.include_router(fhir.open_router)
     app.include_router(operations.probes)

@@ -140,7 +140,13 @@ def _wishes(principal: Principal, document: Document) -> list[Wish]:
         raise OutcomeError(
             Issue.TOO_COSTLY, f"最多 {ENTRIES_MAX} 项 / at most {ENTRIES_MAX} entries"
         )
-    return [_entry(principal, index, entry) for index, entry in enumerate(entries)]
+    wishes = [_entry(principal, index, entry) for index, entry in enumerate(entries)]
+    conditions = [wish.unless for wish in wishes if wish.unless is not None]
+    if len(set(conditions)) < len(conditions):
+        raise OutcomeError(
+            Issue.INVALID, "条件重复 / two entries have one and the same ifNoneExist"
+        )
+    return wishes
 
 
 def _entry(principal: Principal, index: int, entry: Any) -> Wish:  # noqa: ANN401 - JSON

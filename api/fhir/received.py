@@ -12,7 +12,7 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, NoReturn
@@ -174,7 +174,7 @@ def measurements(received: Sequence[Received], received_at: datetime) -> list[Ma
     """
     groups: dict[object, list[int]] = defaultdict(list)
     for index, one in enumerate(received):
-        groups[one.device, one.user_slot, one.time.at, one.device_time].append(index)
+        groups[one.device, one.user_slot, one.time, one.device_time].append(index)
     made = []
     for indexes in groups.values():
         for sign_code, members in _by_sign(received, indexes).items():
@@ -320,10 +320,11 @@ def _device_time(match: re.Match[str]) -> DeviceTime:
 def _user_slot(extensions: Sequence[Document]) -> int | None:
     for extension in extensions:
         if extension.get("url") == USER_SLOT:
-            slot = int(extension["valueUnsignedInt"])
-            if not 0 <= slot < NO_USER_SLOT:
+            slot = extension["valueUnsignedInt"]
+            # bounded before it is made an int: 1E999999 is a short text
+            if not isinstance(slot, Decimal) or not 0 <= slot < NO_USER_SLOT or slot % 1:
                 _refuse("应为 0 至 254 / from 0 to 254", "extension")
-            return slot
+            return int(slot)
     return None
 
 
@@ -527,17 +528,21 @@ def _measurement(
         measured_at=first.time.at,
         received_at=received_at,
         time_quality=first.time.quality,
-        utc_offset_min=first.time.utc_offset_min,
+        utc_offset_min=_offset(first),
     )
-    if measurement.reading.device_time is not None and measurement.utc_offset_min is None:
-        measurement = replace(
-            measurement, utc_offset_min=measurement.reading.device_time.utc_offset_min
-        )
     try:
         encode_record(measurement, received_at)
     except EncodeError:
         _refuse("数值须改动才能保存 / a value would have to be altered to be kept", "value")
     return Made(measurement=measurement, members=tuple(members))
+
+
+def _offset(one: Received) -> int | None:
+    """Return the local time's distance to UTC: the device's own word comes first."""
+    told = one.device_time
+    if told is not None and told.utc_offset_min is not None:
+        return told.utc_offset_min
+    return one.time.utc_offset_min
 
 
 def _unit_set(sign: VitalSign, values: Mapping[int, tuple[Value, str | None]]) -> int:

@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from api import gateways
+from api.erasure import erase
 from api.fhir import creation
 from api.fhir.vocabulary import PHD_IDENTIFIER
 from gateway.errors import UsageError
@@ -107,6 +108,32 @@ async def test_what_is_created_is_stored_by_ingest_and_the_same_again_is_found(
     await emptied(workers.database)
 
 
+async def test_the_same_at_the_same_time_is_created_once(workers: Workers) -> None:
+    admit(workers.database)
+    workers.start()
+    document = a_panel(identifier=[OURS])
+    async with a_clinic(workers.database) as api:
+        answers = await asyncio.gather(*(post(api, document, **UNLESS) for _ in range(5)))
+    assert {a.status_code for a in answers} <= {200, 201}
+    assert len({a.headers["Location"] for a in answers}) == 1
+    assert query(workers.database, "SELECT published, stored FROM batch") == [(1, 1)]
+
+
+async def test_an_erasure_forgets_by_which_identifier_it_was_created(workers: Workers) -> None:
+    admit(workers.database)
+    workers.start()
+    later = a_panel(identifier=[OURS], effectiveDateTime="2026-11-20T15:00:00+08:00")
+    async with a_clinic(workers.database) as api:
+        assert (await post(api, later, **UNLESS)).status_code == 201
+        assert (await post(api, a_panel())).status_code == 201
+    assert len(query(workers.database, "SELECT * FROM fhir_created")) == 1
+    with connect_blocking(workers.database, application="hearth-tests") as connection:
+        assert erase(connection, public_id(workers.database), "asked for it").measurements == 2
+    assert query(workers.database, "SELECT * FROM fhir_created") == []
+    ledger = await asyncio.to_thread(read_ledger, workers.database)
+    assert ledger.balanced
+
+
 async def emptied(dsn: str) -> None:
     """Wait until the inbox is."""
     for _ in range(100):
@@ -190,6 +217,7 @@ async def test_one_refused_entry_and_nothing_of_a_transaction_is_handed_over(
             {"resourceType": "Bundle", "type": "transaction", "entry": 1},
             {"resourceType": "Bundle", "type": "transaction", "entry": [1]},
             a_bundle(*(101 * [a_panel()])),
+            a_bundle(*(2 * [a_panel(identifier=[OURS])]), unless="identifier=urn:clinic|reading-1"),
         ):
             assert (await post(api, spoilt, "/fhir")).status_code == 400
         empty = await post(api, a_bundle(), "/fhir")

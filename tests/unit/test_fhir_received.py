@@ -164,6 +164,22 @@ def test_a_user_slot_is_told_by_our_extension() -> None:
     assert made.measurement.reading.user_slot == 2
 
 
+@pytest.mark.parametrize("slot", ["1E999999", "255", "-1", "1.5", '"1"', "true"])
+def test_no_other_number_is_a_user_slot(slot: str) -> None:
+    document = json.dumps(a_panel(extension=[{"url": USER_SLOT, "valueUnsignedInt": 77}]))
+    with pytest.raises(OutcomeError):
+        receive(read_json(document.replace("77", slot).encode()))
+
+
+def test_the_devices_own_word_of_its_offset_comes_first() -> None:
+    value = "C026DA010203-p-150020-848318400+36"
+    (made,) = taken(a_panel(identifier=[{"system": PHD_IDENTIFIER, "value": value}]))
+    assert made.measurement.utc_offset_min == 540
+    told = made.measurement.reading.device_time
+    assert told is not None
+    assert (told.type, told.utc_offset_min) == (TimeType.UTC, 540)
+
+
 @pytest.mark.parametrize(
     ("spoilt", "place"),
     [

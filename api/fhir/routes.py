@@ -64,6 +64,7 @@ from api.fhir.statistics import KNOWN, Asked, stats_document
 from api.fhir.store import FhirStore, Found
 from api.fhir.tokens import alternatives, parse_tokens, places_with_code
 from api.fhir.vocabulary import MEDIA_TYPE, RESIDENT_ID
+from api.issuer.issuer import Issuer
 
 STATS_DEFAULT = timedelta(days=30)
 """What `$stats` covers when neither period nor duration is given, up to now."""
@@ -102,8 +103,11 @@ async def read_capability(request: Request) -> Response:
 
 @open_router.get("/.well-known/smart-configuration", summary="SMART 配置 / SMART configuration")
 async def read_smart_configuration(request: Request) -> Response:
-    """Tell where tokens come from and what they can say."""
-    document = smart_configuration(str(request.base_url).rstrip("/"))
+    """Tell where tokens come from and what they can say; nothing where another issuer gives them."""
+    issuer: Issuer | None = request.app.state.issuer
+    if issuer is None:
+        raise not_found()
+    document = smart_configuration(issuer.url)
     return Response(orjson.dumps(document), media_type="application/json")
 
 

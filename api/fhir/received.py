@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -479,15 +479,22 @@ def _by_sign(received: Sequence[Received], indexes: Sequence[int]) -> dict[int, 
     }
     found: dict[int, list[Member]] = defaultdict(list)
     for index in indexes:
-        said = received[index].said
-        choices = [one.part for one in said if one.part.sign.code in sure]
-        if len(choices) != 1:
-            _refuse(
-                "代码不足以区分体征 / its code is of several vital signs: give the MDC code too",
-                "code",
-            )
-        found[choices[0].sign.code].append(Member(index=index, part=choices[0]))
+        part = _chosen([one.part for one in received[index].said], sure)
+        found[part.sign.code].append(Member(index=index, part=part))
     return found
+
+
+def _chosen(parts: Sequence[Part], sure: Collection[int]) -> Part:
+    """Choose of what several signs have: what is measured along, or the sign that leads with it."""
+    for choices in (
+        [part for part in parts if part.sign.code in sure],
+        [part for part in parts if part.places[:1] == (0,)],
+    ):
+        if len(choices) == 1:
+            return choices[0]
+    _refuse(
+        "代码不足以区分体征 / its code is of several vital signs: give the MDC code too", "code"
+    )
 
 
 def _measurement(

@@ -63,9 +63,15 @@ def a_panel(**changed: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON
 
 
 def a_pulse(**changed: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON
-    return a_panel(
-        code=coded("8867-4"), component=None, valueQuantity=quantity(71, "/min"), **changed
-    )
+    pulse = {"code": coded("8867-4"), "valueQuantity": quantity(71, "/min"), "component": None}
+    return a_panel(**(pulse | changed))
+
+
+LOINC_PULSE = {"system": "http://loinc.org", "code": "8867-4"}
+
+
+def a_mdc(code: str) -> dict[str, str]:
+    return {"system": "urn:iso:std:iso:11073:10101", "code": code}
 
 
 def refusal(*documents: dict[str, Any]) -> str:
@@ -159,6 +165,18 @@ def test_the_recipes_identifier_tells_the_devices_own_time() -> None:
     assert told.resolution_ms == 1000
 
 
+def test_an_mdc_code_tells_what_loinc_leaves_open() -> None:
+    for mdc, name in (("149546", "blood_pressure"), ("149530", "pulse_oximetry")):
+        (made,) = taken(a_pulse(code={"coding": [LOINC_PULSE, a_mdc(mdc)]}))
+        assert made.measurement.sign == BY_NAME[name].code
+
+
+def test_a_code_that_a_sign_leads_with_is_that_sign() -> None:
+    weight = a_pulse(code=coded("29463-7"), valueQuantity=quantity(70, "kg"))
+    (made,) = taken(weight)
+    assert made.measurement.sign == BY_NAME["body_weight"].code
+
+
 def test_a_user_slot_is_told_by_our_extension() -> None:
     (made,) = taken(a_panel(extension=[{"url": USER_SLOT, "valueUnsignedInt": 2}]))
     assert made.measurement.reading.user_slot == 2
@@ -226,7 +244,10 @@ def test_the_devices_own_word_of_its_offset_comes_first() -> None:
             a_panel(component=[{"code": coded("29463-7"), "valueQuantity": quantity(70, "kg")}]),
             "Observation.component[0]",
         ),
-        (a_pulse(), "Observation.code"),
+        (
+            a_pulse(code={"coding": [LOINC_PULSE, a_mdc("149546"), a_mdc("149530")]}),
+            "Observation.code",
+        ),
         (
             a_panel(
                 interpretation=[

@@ -11,9 +11,10 @@ from api.auth import RequireToken, Verifier
 from api.boundary import Boundary
 from api.conditional import Conditional
 from api.enrolment import Office
-from api.fhir import export_routes, subscription_routes
+from api.fhir import creation_routes, export_routes, subscription_routes
 from api.fhir import routes as fhir
 from api.fhir.errors import SpeakOutcomes, answer_outcomes
+from api.fhir.webhooks import Webhooks
 from api.idempotency import Idempotent
 from api.issuer.issuer import Issuer
 from api.limits import RATE_PER_S, LimitRate
@@ -46,13 +47,14 @@ def create_app(
     office: Office | None = None,
     *,
     identities: IdentityVault | None = None,
+    webhooks: Webhooks | None = None,
     rate_per_s: float = RATE_PER_S,
 ) -> FastAPI:
     """Return the application over an archive, for whoever bears a token that `verifier` takes.
 
     `own_issuer`: the built-in one, where it is used. `office` enrols hubs; None: not here.
-    `identities` opens the residents' names and numbers; None: they stay sealed here (503). One
-    principal may ask `rate_per_s` times (0: no limit).
+    `identities` opens the residents' names and numbers; None: they stay sealed here (503).
+    `webhooks` tells subscribers; None: nobody subscribes here (503). One principal may ask `rate_per_s` times (0: no limit).
     """
     # FastAPI's own pages at /docs load scripts from other hosts, so there are none.
     app = FastAPI(
@@ -63,12 +65,18 @@ def create_app(
     app.state.issuer = own_issuer
     app.state.enrolment = None if office is None else enrolment.Desk(office)
     app.state.identities = identities
+    app.state.webhooks = webhooks
     app.state.feed = Feed(archive)
     app.openapi = cache(lambda: describe(app))  # type: ignore[method-assign]  # as FastAPI documents it
     guarded = [Security(BEARER)]
     for module in GUARDED:
         app.include_router(module.router, dependencies=guarded, responses=ERRORS)
-    for router in (export_routes.router, subscription_routes.router, fhir.router):
+    for router in (
+        creation_routes.router,
+        export_routes.router,
+        subscription_routes.router,
+        fhir.router,
+    ):
         app.include_router(router, dependencies=guarded)
     app.include_router(fhir.open_router)
     app.include_router(operations.probes)

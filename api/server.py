@@ -27,6 +27,7 @@ from api.auth_foreign import ForeignTokens
 from api.enrolment import Office
 from api.fhir.export import Exports
 from api.fhir.subscriptions import Subscriptions
+from api.fhir.webhooks import Webhooks, open_webhooks
 from api.idempotency import forget_old_answers
 from api.issuer.issuer import Issuer
 from api.issuer.keys import SigningKey, load_signing_key
@@ -88,6 +89,8 @@ class ApiConfig:
     """The folder for bulk exports; None: there are none."""
     identities: IdentityVault | None = None
     """Opens the residents' names and numbers; None: they stay sealed here."""
+    webhooks: Webhooks | None = None
+    """Tells subscribers of FHIR; None: nobody subscribes here."""
     rate_per_s: float = RATE_PER_S
 
 
@@ -113,6 +116,7 @@ def config_of(
         office=office,
         exports=settings.home / "exports",
         identities=open_vault(settings.home),
+        webhooks=open_webhooks(settings.home, settings.webhook_hosts),
         rate_per_s=settings.api_rate_per_s,
     )
 
@@ -170,8 +174,10 @@ async def serving(config: ApiConfig) -> AsyncIterator[int]:
                 work = [
                     group.create_task(_anchor_forever(config)),
                     group.create_task(_forget_answers(archive)),
-                    group.create_task(Subscriptions(archive).run_forever(base)),
                 ]
+                if config.webhooks is not None:
+                    subscriptions = Subscriptions(archive, config.webhooks)
+                    work.append(group.create_task(subscriptions.run_forever(base)))
                 if config.exports is not None:
                     work.append(group.create_task(app.state.exports.run_forever()))
                 try:
@@ -221,6 +227,7 @@ def _application(
             KnownTokens(foreign),
             office=config.office,
             identities=config.identities,
+            webhooks=config.webhooks,
             rate_per_s=config.rate_per_s,
         )
     url = config.url or url_of(*listener.getsockname()[:2])
@@ -233,6 +240,7 @@ def _application(
         issuer,
         config.office,
         identities=config.identities,
+        webhooks=config.webhooks,
         rate_per_s=config.rate_per_s,
     )
 

@@ -22,6 +22,7 @@ from ingest.baselines.evaluate import evaluate_due
 from ingest.batches import Flush
 from ingest.fairness import REJECTED_BYTES, Fairness
 from ingest.following import Follower
+from ingest.inbox import INBOX, Inbox
 from ingest.leases import PERIOD_S, Leases
 from ingest.pipeline import FlushRule, Gatherer, Pipeline, receipts_by_hub, wall_clock_ms
 from ingest.quarantine import ActedBy, Filter, replay
@@ -86,6 +87,9 @@ class Worker:
             self._answer,
             now_ms=config.now_ms,
         )
+        self._inbox = Inbox(
+            config.dsn, self._gatherer.deliver, took_turn=self._pipeline.forget_devices
+        )
         self._lanes: dict[int, Lane] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
         metrics.LANES.set_function(lambda: len(self._lanes))
@@ -97,6 +101,7 @@ class Worker:
         group.create_task(self._pipeline.prepare_forever())
         group.create_task(self._pipeline.commit_forever())
         group.create_task(self._hold_lanes(group))
+        group.create_task(self._read_inbox())
         group.create_task(self._replay_linked())
         group.create_task(self._settle_due())
 
@@ -118,7 +123,9 @@ class Worker:
                 lane.publish(wire.topic(hub, wire.Channel.RECEIPT), payload)
         for message in flush.messages:
             lane = self._lanes.get(message.lane)
-            if lane is not None:
+            if message.lane == INBOX:
+                self._inbox.acknowledge(message.token)
+            elif lane is not None:
                 lane.acknowledge(message.token)
         for lane in self._lanes.values():
             lane.flush()
@@ -181,6 +188,10 @@ class Worker:
                 failures += 1
                 _log.warning("settling_put_off", why=str(error))
                 await asyncio.sleep(BACKOFF.wait_s(failures))
+
+    async def _read_inbox(self) -> None:
+        await self._registry.ready.wait()
+        await self._inbox.read_forever()
 
     async def _hold_lanes(self, group: asyncio.TaskGroup) -> None:
         """Keep this worker's share of the lanes; without the database, none."""

@@ -73,6 +73,8 @@ NOTHING = (401, *10 * (404,), 403)
 NOT_SERVED = _all(501)
 """The application of the tests has no folder for exports."""
 BAD_REQUEST = _all(400, nobody=400)
+NO_GATEWAY = _all(403)
+"""Only services whose scopes say so create, and none of the cases' does."""
 
 PATIENT = "?patient={resident}"
 FILLED = {
@@ -155,6 +157,8 @@ MATRIX: dict[tuple[str, str], Entry] = {
     ("GET", "/fhir/Observation/$stats"): Entry(statuses=VALUES, query=PATIENT),
     ("POST", "/fhir/Observation/$stats"): Entry(statuses=VALUES, query=PATIENT),
     ("GET", "/fhir/Observation/{id}"): Entry(statuses=NOTHING),
+    ("POST", "/fhir/Observation"): Entry(statuses=NO_GATEWAY, body={}),
+    ("POST", "/fhir"): Entry(statuses=NO_GATEWAY, body={}),
     ("GET", "/fhir/Patient"): Entry(statuses=LISTS),
     ("POST", "/fhir/Patient/_search"): Entry(statuses=LISTS),
     ("GET", "/fhir/Patient/{resident}"): Entry(statuses=RECORD),

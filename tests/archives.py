@@ -19,6 +19,7 @@ from api.access import Role
 from api.app import create_app
 from api.archive import Archive, open_archive
 from api.auth import OwnTokens
+from api.fhir.webhooks import Webhooks
 from api.issuer.issuer import Issuer
 from api.issuer.keys import key_of
 from api.issuer.passwords import Vault
@@ -39,6 +40,8 @@ from tests.worlds import NOON, RESIDENT, a_message, query, some_batch_ids
 API = "/api/v1"
 IDENTITIES = IdentityVault({1: bytes(32)}, bytes(32))
 """With keys that everybody knows."""
+WEBHOOKS = Webhooks(bytes(32), ["127.0.0.0/8"])
+"""Endpoints of tests are on this machine."""
 ISSUER = "http://api"
 KEY = key_of("a key for tests")
 SERVICE = Account(id=UUID(int=1), login="tests", role=Role.SERVICE)
@@ -107,7 +110,12 @@ async def api_over(dsn: str, rate_per_s: float = 0) -> AsyncIterator[httpx.Async
     """Run the application over a database; the client speaks to it without a network."""
     async with open_archive(as_api(dsn)) as archive:
         app = create_app(
-            archive, VERIFIER, an_issuer(archive), identities=IDENTITIES, rate_per_s=rate_per_s
+            archive,
+            VERIFIER,
+            an_issuer(archive),
+            identities=IDENTITIES,
+            webhooks=WEBHOOKS,
+            rate_per_s=rate_per_s,
         )
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(
@@ -128,6 +136,7 @@ def a_config(
         vault=a_vault(),
         url=ISSUER,
         identities=IDENTITIES,
+        webhooks=WEBHOOKS,
         exports=exports,
     )
 

@@ -72,6 +72,7 @@ def capability(base: str) -> Mapping[str, Any]:
                     _resource("Provenance", [("target", "reference")]),
                     _resource("AuditEvent", [("patient", "reference")], read=False),
                 ],
+                "interaction": [{"code": "transaction"}],
                 "operation": [
                     {"name": "export", "definition": f"{_BULK}/export"},
                 ],
@@ -102,6 +103,8 @@ def smart_configuration(origin: str) -> Mapping[str, Any]:
             "system/*.rs",
             "system/Observation.rs",
             "system/Observation.rs?category=vital-signs",
+            "system/Observation.c",
+            "system/Observation.crs",
         ],
         "capabilities": [
             "launch-standalone",
@@ -120,8 +123,9 @@ def _observation() -> Mapping[str, Any]:
         "type": "Observation",
         "profile": f"{PROFILE}/vitalsigns",
         "supportedProfile": sorted(f"{PROFILE}/{name}" for name in VITAL_SIGN_PROFILES.values()),
-        "interaction": [{"code": "read"}, {"code": "search-type"}],
+        "interaction": [{"code": "read"}, {"code": "search-type"}, {"code": "create"}],
         "versioning": "no-version",
+        "conditionalCreate": True,
         "searchInclude": list(INCLUDES),
         "searchRevInclude": list(REVINCLUDES),
         "searchParam": [

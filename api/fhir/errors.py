@@ -35,7 +35,8 @@ class SpeakOutcomes:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass one request on."""
-        if scope["type"] == "http" and scope["path"].startswith(f"{PREFIX}/"):
+        path = scope.get("path", "")
+        if scope["type"] == "http" and (path == PREFIX or path.startswith(f"{PREFIX}/")):
             await self._app(scope, receive, _Translator(send).send)
         else:
             await self._app(scope, receive, send)

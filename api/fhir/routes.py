@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Annotated
 from urllib.parse import urlencode
 from uuid import UUID
@@ -14,32 +14,29 @@ from fastapi.responses import Response
 
 from api.access import CurrentPrincipal, Principal
 from api.archive import Archive, UnknownResidentError
-from api.cursor import BEHIND_ALL
 from api.fhir.access import READ, SEARCH, parts_for, require_scope
 from api.fhir.asked import (
     form,
-    hours,
     is_strict,
     known,
-    moment,
     page_count,
     parameters,
     query,
     require_json,
+    uuid_of,
 )
 from api.fhir.bundles import Entry, Link, bundle
 from api.fhir.capability import capability, smart_configuration
 from api.fhir.errors import PREFIX
+from api.fhir.guideline_statistics import parameters_of
 from api.fhir.observations import Made
 from api.fhir.outcomes import (
     Finding,
     Issue,
-    OutcomeError,
     not_found,
     outcome,
     patient_not_named,
 )
-from api.fhir.parts import Part
 from api.fhir.resources import (
     HUB_PREFIX,
     PROVENANCE_SUFFIX,
@@ -60,13 +57,11 @@ from api.fhir.search import (
     parse_search,
     reference_id,
 )
-from api.fhir.statistics import KNOWN, Asked, stats_document
+from api.fhir.statistics import parse_asked, stats_document
 from api.fhir.store import FhirStore, Found
-from api.fhir.tokens import alternatives, parse_tokens, places_with_code
+from api.fhir.tokens import alternatives, parse_tokens
 from api.fhir.vocabulary import MEDIA_TYPE, RESIDENT_ID
-
-STATS_DEFAULT = timedelta(days=30)
-"""What `$stats` covers when neither period nor duration is given, up to now."""
+from api.issuer.issuer import Issuer
 
 
 class FhirResponse(Response):
@@ -102,8 +97,11 @@ async def read_capability(request: Request) -> Response:
 
 @open_router.get("/.well-known/smart-configuration", summary="SMART 配置 / SMART configuration")
 async def read_smart_configuration(request: Request) -> Response:
-    """Tell where tokens come from and what they can say."""
-    document = smart_configuration(str(request.base_url).rstrip("/"))
+    """Tell where tokens come from and what they can say; nothing where another issuer gives them."""
+    issuer: Issuer | None = request.app.state.issuer
+    if issuer is None:
+        raise not_found()
+    document = smart_configuration(issuer.url)
     return Response(orjson.dumps(document), media_type="application/json")
 
 
@@ -179,7 +177,7 @@ async def post_search_patients(
 async def read_patient(store: StoreOfApp, principal: CurrentPrincipal, resident: Id) -> Response:
     """Return one resident."""
     require_scope(principal, "Patient", READ)
-    record = await store.patient(principal, _uuid(resident))
+    record = await store.patient(principal, uuid_of(resident))
     if record is None:
         raise UnknownResidentError
     return _resource(patient(record))
@@ -193,7 +191,7 @@ async def read_everything(
     resident: Id,
 ) -> Response:
     """Return a resident, their devices, and page by page all their Observations."""
-    return await _everything(request, store, principal, _uuid(resident))
+    return await _everything(request, store, principal, uuid_of(resident))
 
 
 @router.get("/Device", summary="查询设备 / search Devices")
@@ -210,7 +208,7 @@ async def search_devices(
             addresses = [a for a in map(device_of, alternatives(value)) if a is not None]
             found += [device(record) for record in await store.devices(principal, addresses)]
         elif name == "patient":
-            resident = _uuid(reference_id(value, "Patient"))
+            resident = uuid_of(reference_id(value, "Patient"))
             found += [device(record) for record in await store.devices_of(principal, resident)]
     return _searchset(request, "Device", used, found)
 
@@ -276,7 +274,7 @@ async def search_audit(
     before = used.pop(CURSOR, None)
     records = await store.audit(
         principal,
-        _uuid(reference_id(used["patient"], "Patient")),
+        uuid_of(reference_id(used["patient"], "Patient")),
         int(before) if before and before.isdecimal() and len(before) < 19 else None,  # noqa: PLR2004 - int64
         count + 1,
     )
@@ -416,7 +414,7 @@ async def _stats(
     store: FhirStore, principal: Principal, pairs: Sequence[tuple[str, str]]
 ) -> Response:
     allowed = parts_for(principal, SEARCH)
-    resident, asked = _asked(pairs, datetime.now(UTC), allowed)
+    resident, asked = parse_asked(pairs, datetime.now(UTC), allowed)
     found, left_out = await store.statistics(
         principal,
         resident,
@@ -424,53 +422,11 @@ async def _stats(
         asked.from_at,
         asked.to_at,
     )
-    return _resource(stats_document(resident, asked, found, left_out))
-
-
-def _asked(
-    pairs: Sequence[tuple[str, str]], now: datetime, allowed: Sequence[Part]
-) -> tuple[UUID, Asked]:
-    """Return whom and what `$stats` was asked for."""
-    resident: UUID | None = None
-    chosen = [(part, part.places) for part in allowed]
-    statistics: list[str] = []
-    from_at, to_at = now - STATS_DEFAULT, BEHIND_ALL.measured_at
-    for name, value in pairs:
-        match name:
-            case "subject" | "patient":
-                resident = _uuid(reference_id(value, "Patient"))
-            case "code" | "coding":
-                tokens = parse_tokens(value)
-                chosen = [(part, places_with_code(part, tokens)) for part, _places in chosen]
-            case "statistic":
-                statistics += value.split(",")
-            case "duration":
-                from_at = now - timedelta(hours=hours(value))
-            case "period" | "start":
-                from_at = moment(value, name)
-            case "end":
-                to_at = moment(value, name)
-            case _:
-                raise OutcomeError(
-                    Issue.NOT_SUPPORTED,
-                    "未知参数 / unknown parameter",
-                    parameter=name if name.isalnum() else None,
-                )
-    unknown = set(statistics) - set(KNOWN)
-    if unknown:
-        raise OutcomeError(
-            Issue.NOT_SUPPORTED,
-            f"已知的统计 / known are: {', '.join(KNOWN)}",
-            parameter="statistic",
-        )
-    if resident is None:
-        raise patient_not_named()
-    quantities = [
-        (part.sign, part.sign.quantities[place]) for part, places in chosen for place in places
-    ]
-    return resident, Asked(
-        quantities=quantities, statistics=statistics or list(KNOWN), from_at=from_at, to_at=to_at
-    )
+    more = []
+    if asked.guidelines:
+        statistics = await store.guideline_statistics(principal, resident, asked.rules, asked.day)
+        more = parameters_of(resident, statistics, asked.guidelines)
+    return _resource(stats_document(resident, asked, found, left_out, more))
 
 
 async def _patients(
@@ -485,7 +441,7 @@ async def _patients(
     after = used.pop(CURSOR, None)
     asked = [used[name] for name in ("_id", "identifier") if name in used]
     if not asked:
-        records = await store.patients(principal, _uuid(after) if after else None, count + 1)
+        records = await store.patients(principal, uuid_of(after) if after else None, count + 1)
         more = records[count - 1].id if len(records) > count else None
         found = [patient(record) for record in records[:count]]
         return _searchset(request, "Patient", list(used.items()), found, after=more)
@@ -505,7 +461,7 @@ def _identified(value: str) -> UUID:
     (token, *_others) = parse_tokens(value)
     if token.system not in {None, RESIDENT_ID}:
         return UUID(int=0)
-    return _uuid(token.code or "")
+    return uuid_of(token.code or "")
 
 
 async def _one(request: Request, store: FhirStore, principal: Principal, text: str) -> Made:
@@ -591,10 +547,3 @@ def _searchset(
 
 def _resource(resource: Resource) -> Response:
     return FhirResponse(orjson.dumps(resource))
-
-
-def _uuid(text: str) -> UUID:
-    try:
-        return UUID(text)
-    except ValueError as error:
-        raise not_found() from error

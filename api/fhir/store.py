@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from api import clinical
 from api.access import Needs, Principal
 from api.archive import Archive
 from api.cursor import BEFORE_ALL, BEHIND_ALL, Place
@@ -19,6 +20,7 @@ from api.fhir.search import ObservationId, Search
 from api.fhir.vocabulary import STATUS_OF
 from api.measurement_rows import Order
 from gateway.gatt.times import from_ms
+from gateway.guidelines.home_pressure import PressureRules
 from gateway.platform.postgres import AsyncConnection, TupleRow, load_queries, sql
 from gateway.stored import FLAG_ARTEFACT
 from gateway.vital_sign import VitalSign
@@ -252,6 +254,12 @@ class FhirStore:
             for _part, count, average, minimum, maximum, deviation, first_at, last_at in rows
         ]
         return statistics, dict((sign, count) for sign, count in left_out)  # noqa: C402 - two columns
+
+    async def guideline_statistics(
+        self, principal: Principal, resident: UUID, rules: PressureRules, day: date
+    ) -> clinical.Statistics:
+        """Return a resident's statistics by guidelines up to the end of a local day."""
+        return await clinical.read_statistics(self._archive, principal, resident, rules, day)
 
     async def devices_of(self, principal: Principal, resident: UUID) -> list[DeviceRecord]:
         """Return the devices that are or were a resident's."""

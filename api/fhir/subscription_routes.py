@@ -25,18 +25,26 @@ from api.fhir.subscriptions import (
     Subscriptions,
     TooManySubscriptionsError,
     Wish,
-    may_be_told,
     search_of,
     status_resource,
     subscription_resource,
 )
+from api.fhir.webhooks import Webhooks
+from gateway.errors import UnavailableError
 
 router = APIRouter(prefix=PREFIX, tags=["FHIR"], default_response_class=FhirResponse)
 
 
 async def _subscriptions(request: Request) -> Subscriptions:
     archive: Archive = request.app.state.archive
-    return Subscriptions(archive)
+    return Subscriptions(archive, _webhooks(request))
+
+
+def _webhooks(request: Request) -> Webhooks:
+    webhooks: Webhooks | None = request.app.state.webhooks
+    if webhooks is None:
+        raise UnavailableError("the key of the webhooks is not here")
+    return webhooks
 
 
 SubscriptionsOfApp = Annotated[Subscriptions, Depends(_subscriptions)]
@@ -49,15 +57,15 @@ async def create_subscription(
 ) -> Response:
     """Subscribe to a resident's new Observations; the answer alone has the secret of the signatures."""
     require_scope(principal, "Subscription", CREATE)
-    wish = _wish(await request.body(), principal)
+    wish = _wish(await request.body(), principal, _webhooks(request))
     try:
-        one = await subscriptions.create(principal, wish)
+        one, secret = await subscriptions.create(principal, wish)
     except TooManySubscriptionsError as error:
         raise OutcomeError(
             Issue.TOO_COSTLY, f"订阅过多 / an account has at most {SUBSCRIPTIONS_MAX}"
         ) from error
     headers = {"Location": f"{base_of(request)}/Subscription/{one.id}"}
-    body = orjson.dumps(subscription_resource(one, with_secret=True))
+    body = orjson.dumps(subscription_resource(one, secret))
     return FhirResponse(body, status_code=HTTPStatus.CREATED, headers=headers)
 
 
@@ -114,7 +122,7 @@ async def read_subscription_events(
     return FhirResponse(body)
 
 
-def _wish(body: bytes, principal: Principal) -> Wish:
+def _wish(body: bytes, principal: Principal, webhooks: Webhooks) -> Wish:
     try:
         document = orjson.loads(body)
         channel = document["channel"]
@@ -128,9 +136,11 @@ def _wish(body: bytes, principal: Principal) -> Wish:
         raise OutcomeError(Issue.INVALID, "应为 Subscription 资源 / a Subscription") from error
     if kind != "rest-hook" or content not in CONTENTS:
         raise OutcomeError(Issue.NOT_SUPPORTED, f"rest-hook; {', '.join(CONTENTS)}")
-    if not isinstance(endpoint, str) or not may_be_told(endpoint):
+    if not isinstance(endpoint, str) or not webhooks.may_be_told(endpoint):
         raise OutcomeError(
-            Issue.NOT_SUPPORTED, "地址须为 HTTPS / the endpoint must be https", parameter="endpoint"
+            Issue.NOT_SUPPORTED,
+            "地址须为公网 HTTPS / https to a public host, or one that HEARTH_WEBHOOK_HOSTS names",
+            parameter="endpoint",
         )
     if not isinstance(criteria, str) or not criteria.startswith("Observation?"):
         raise OutcomeError(

@@ -9,17 +9,13 @@ Every notification is signed: X-Hearth-Signature: t=SECONDS,v1=HMAC-SHA256(secre
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import hmac
 import secrets
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl
 from uuid import UUID, uuid4
 
 import httpx
@@ -35,7 +31,8 @@ from api.fhir.resources import instant
 from api.fhir.search import Search, parse_observation_id, parse_search
 from api.fhir.store import FhirStore
 from api.fhir.vocabulary import MEDIA_TYPE, OURS
-from gateway.errors import UnavailableError
+from api.fhir.webhooks import Webhooks, signature
+from gateway.errors import UnavailableError, UsageError
 from gateway.platform.changes import Change, Place, end_of_changes, read_changes
 from gateway.platform.logs import get_logger
 from gateway.platform.postgres import Jsonb, TupleRow, load_queries
@@ -88,7 +85,8 @@ class Subscription:
     resident_id: int
     criteria: str
     endpoint: str
-    secret: str
+    sealed: bytes | None
+    """The secret of its signatures (api.fhir.webhooks); None: it is not sealed yet."""
     content: str
     status: str
     place: Place
@@ -96,30 +94,6 @@ class Subscription:
     delivered: int
     attempts: int
     error: str | None
-
-
-def may_be_told(endpoint: str) -> bool:
-    """Tell whether notifications may go there: by HTTPS, or on this machine."""
-    try:
-        parts = urlsplit(endpoint)
-        host = parts.hostname or ""
-        _port = parts.port
-    except ValueError:
-        return False
-    if parts.username is not None or not host:
-        return False
-    if parts.scheme == "http":
-        try:
-            return ip_address(host).is_loopback
-        except ValueError:
-            return False
-    return parts.scheme == "https"
-
-
-def signature(secret: str, body: bytes, at_s: int) -> str:
-    """Return what proves that a notification comes from here, and when it was sent."""
-    mac = hmac.new(secret.encode(), b"%d." % at_s + body, hashlib.sha256)
-    return f"t={at_s},v1={mac.hexdigest()}"
 
 
 def search_of(criteria: str, principal: Principal) -> Search:
@@ -139,12 +113,13 @@ def search_of(criteria: str, principal: Principal) -> Search:
 class Subscriptions:
     """The subscriptions of an archive, and the work of telling them."""
 
-    def __init__(self, archive: Archive) -> None:
+    def __init__(self, archive: Archive, webhooks: Webhooks) -> None:
         self._archive = archive
+        self._webhooks = webhooks
         self._store = FhirStore(archive)
 
-    async def create(self, principal: Principal, wish: Wish) -> Subscription:
-        """Enter a subscription to what comes from now on.
+    async def create(self, principal: Principal, wish: Wish) -> tuple[Subscription, str]:
+        """Enter a subscription to what comes from now on; return it and its secret.
 
         Raises:
             TooManySubscriptionsError: the account has as many as it may.
@@ -157,16 +132,18 @@ class Subscriptions:
             place = await end_of_changes(connection)
         if key is None:
             raise UnknownResidentError
+        subscription, secret = uuid4(), secrets.token_urlsafe(32)
         rows = await self._archive.write(
             _SQL["create"],
             {
+                "subscription": subscription,
                 "account": principal.user,
                 "principal": Jsonb(principal_to_json(principal)),
                 "resident": wish.resident,
                 "resident_id": key[0],
                 "criteria": wish.criteria,
                 "endpoint": wish.endpoint,
-                "secret": secrets.token_urlsafe(32),
+                "sealed": self._webhooks.seal(subscription, secret),
                 "content": wish.content,
                 "transaction": place.transaction,
                 "change": place.change,
@@ -175,9 +152,9 @@ class Subscriptions:
         )
         if not rows:
             raise TooManySubscriptionsError
-        made = await self.read(principal, rows[0][0])
+        made = await self.read(principal, subscription)
         assert made is not None  # noqa: S101 - it was entered just now
-        return made
+        return made, secret
 
     async def read(self, principal: Principal, subscription: UUID) -> Subscription | None:
         """Return a subscription of this principal."""
@@ -237,12 +214,20 @@ class Subscriptions:
         ) as client:
             while True:
                 try:
+                    await self.seal()
                     await self.follow()
                     while await self.deliver(client, base):
                         pass
                 except UnavailableError as error:
                     _log.warning("subscriptions_wait", why=str(error))
                 await asyncio.sleep(LOOK_S)
+
+    async def seal(self) -> None:
+        """Seal the secrets that were entered before they were sealed."""
+        for subscription, plain in await self._archive.rows(_SQL["plain"], {}):
+            sealed = self._webhooks.seal(subscription, plain)
+            parameters = {"subscription": subscription, "sealed": sealed}
+            await self._archive.write(_SQL["seal"], parameters)
 
     async def follow(self) -> None:
         """Make events of what has changed since each subscription looked last."""
@@ -269,7 +254,7 @@ class Subscriptions:
         body, last = await self.notification(
             one, base, one.delivered, one.events, "event-notification"
         )
-        error = await _post(client, one, body)
+        error = await self._post(client, one, body)
         if error is None:
             parameters = {"subscription": one.id, "number": last}
             await self._archive.write(_SQL["delivered"], parameters)
@@ -283,6 +268,16 @@ class Subscriptions:
             await self._archive.write(_SQL["failed"], failed)
             _log.warning("subscription_failed", subscription=str(one.id), why=error)
         return True
+
+    async def _post(self, client: httpx.AsyncClient, one: Subscription, body: bytes) -> str | None:
+        """Return None where the endpoint took it, else why it did not."""
+        if one.sealed is None:
+            return "not sealed yet"
+        try:
+            secret = self._webhooks.open(one.id, one.sealed)
+        except UsageError:
+            return "webhook key is missing"
+        return await self._webhooks.post(one.endpoint, body, signature(secret, body), client)
 
     async def _advance(self, one: Subscription, before: Place, change: Change) -> None:
         changed = change.changed
@@ -320,7 +315,7 @@ class Subscriptions:
         )
 
 
-def subscription_resource(one: Subscription, *, with_secret: bool = False) -> dict[str, Any]:
+def subscription_resource(one: Subscription, secret: str | None = None) -> dict[str, Any]:
     """Return a subscription as FHIR; its secret only when it is new."""
     resource: dict[str, Any] = {
         "resourceType": "Subscription",
@@ -346,9 +341,9 @@ def subscription_resource(one: Subscription, *, with_secret: bool = False) -> di
     }
     if one.error is not None:
         resource["error"] = one.error
-    if with_secret:
+    if secret is not None:
         resource["extension"] = [
-            {"url": f"{OURS}/StructureDefinition/signing-secret", "valueString": one.secret}
+            {"url": f"{OURS}/StructureDefinition/signing-secret", "valueString": secret}
         ]
     return resource
 
@@ -395,23 +390,8 @@ def _history(url: str, resource: object, address: str) -> dict[str, Any]:
     }
 
 
-async def _post(client: httpx.AsyncClient, one: Subscription, body: bytes) -> str | None:
-    """Return None where the endpoint took it, else why it did not."""
-    if not may_be_told(one.endpoint):
-        return "endpoint not allowed"
-    headers = {
-        "Content-Type": MEDIA_TYPE,
-        "X-Hearth-Signature": signature(one.secret, body, int(time.time())),
-    }
-    try:
-        response = await client.post(one.endpoint, content=body, headers=headers)
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        return type(error).__name__
-    return None if response.is_success else f"HTTP {response.status_code}"
-
-
 def _subscription(row: TupleRow) -> Subscription:
-    (subscription, _account, principal, resident, resident_id, criteria, endpoint, secret,
+    (subscription, _account, principal, resident, resident_id, criteria, endpoint, sealed,
      content, status, transaction, change, events, delivered, attempts, error) = row  # fmt: skip
     return Subscription(
         id=subscription,
@@ -420,7 +400,7 @@ def _subscription(row: TupleRow) -> Subscription:
         resident_id=resident_id,
         criteria=criteria,
         endpoint=endpoint,
-        secret=secret,
+        sealed=None if sealed is None else bytes(sealed),
         content=content,
         status=status,
         place=Place(transaction, change),

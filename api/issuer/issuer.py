@@ -97,10 +97,16 @@ class Tokens:
     scope: str
     refresh_token: str | None = None
     id_token: str | None = None
+    patient: UUID | None = None
+    """Whose data `launch/patient` chose: the launch context of SMART App Launch 2.2."""
 
     def as_json(self) -> dict[str, object]:
         """Return the answer; what is not there is left out."""
-        optional = {"refresh_token": self.refresh_token, "id_token": self.id_token}
+        optional = {
+            "refresh_token": self.refresh_token,
+            "id_token": self.id_token,
+            "patient": None if self.patient is None else str(self.patient),
+        }
         return {
             "access_token": self.access_token,
             "token_type": "Bearer",
@@ -234,7 +240,12 @@ class Issuer:
                 access = self._access(
                     account_of(row), row["session_id"], row["client"], row["scope"]
                 )
-                return Tokens(access_token=access, refresh_token=new, scope=row["scope"])
+                return Tokens(
+                    access_token=access,
+                    refresh_token=new,
+                    scope=row["scope"],
+                    patient=_launched_for(account_of(row), row["scope"]),
+                )
         raise OAuthError("invalid_grant", refusal)
 
     async def client_credentials(
@@ -342,12 +353,14 @@ class Issuer:
                 client=row["client_id"],
                 signed_in_at=row["signed_in_at"],
                 nonce=row["nonce"],
+                names_user="fhirUser" in row["scope"].split(),
             )
         return Tokens(
             access_token=self._access(account, session, row["client_id"], row["scope"]),
             refresh_token=await self._new_refresh(transaction, session, row["scope"]),
             id_token=id_token,
             scope=row["scope"],
+            patient=_launched_for(account, row["scope"]),
         )
 
     async def _new_refresh(self, transaction: Transaction, session: UUID, scope: str) -> str:
@@ -378,6 +391,11 @@ def challenge_of(verifier: str) -> str:
     """Return the S256 challenge of a verifier; RFC 7636, 4.2."""
     digest = hashlib.sha256(verifier.encode()).digest()
     return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+
+
+def _launched_for(account: Account, scope: str) -> UUID | None:
+    """Return whose data an app was launched for: a resident's own, where it asked for a patient."""
+    return account.resident if "launch/patient" in scope.split() else None
 
 
 def _is_redirect(given: str, known: str, url: str) -> bool:

@@ -80,8 +80,13 @@ class Signer:
         client: str,
         signed_in_at: datetime,
         nonce: str | None,
+        names_user: bool = False,
     ) -> str:
-        """Return an id token, for the client's eyes only."""
+        """Return an id token, for the client's eyes only.
+
+        `names_user`: say which Patient a resident is (SMART App Launch 2.2, `fhirUser`); staff are no
+        resources here.
+        """
         claims = {
             "iss": self.issuer,
             "sub": str(account.id),
@@ -95,6 +100,8 @@ class Signer:
         }
         if nonce is not None:
             claims["nonce"] = nonce
+        if names_user and account.resident is not None:
+            claims["fhirUser"] = f"{self.issuer}/fhir/Patient/{account.resident}"
         return self._signed(claims, "JWT")
 
     def _signed(self, claims: dict[str, object], kind: str) -> str:

@@ -3,12 +3,12 @@
 -- name: create
 -- Enter a subscription that begins here, unless the account has so many already.
 INSERT INTO fhir_subscription (
-    account, principal, resident, resident_id, criteria, endpoint, secret, content,
+    subscription_id, account, principal, resident, resident_id, criteria, endpoint, sealed, content,
     transaction_id, change_id
 )
 SELECT
-    %(account)s, %(principal)s, %(resident)s, %(resident_id)s, %(criteria)s, %(endpoint)s,
-    %(secret)s, %(content)s, %(transaction)s, %(change)s
+    %(subscription)s, %(account)s, %(principal)s, %(resident)s, %(resident_id)s, %(criteria)s, %(endpoint)s,
+    %(sealed)s, %(content)s, %(transaction)s, %(change)s
 WHERE (SELECT count(*) FROM fhir_subscription WHERE account = %(account)s) < %(most)s
 RETURNING subscription_id
 
@@ -19,10 +19,19 @@ SELECT resident_id FROM resident WHERE public_id = %(resident)s
 -- name: read
 -- One subscription of an account.
 SELECT
-    subscription_id, account, principal, resident, resident_id, criteria, endpoint, secret,
+    subscription_id, account, principal, resident, resident_id, criteria, endpoint, sealed,
     content, status, transaction_id, change_id, events, delivered, attempts, error
 FROM fhir_subscription
 WHERE subscription_id = %(subscription)s AND account = %(account)s
+
+-- name: plain
+-- Secrets that were entered before they were sealed.
+SELECT subscription_id, secret FROM fhir_subscription WHERE secret IS NOT NULL
+
+-- name: seal
+-- A sealed secret takes the plain one's place.
+UPDATE fhir_subscription SET sealed = %(sealed)s, secret = NULL
+WHERE subscription_id = %(subscription)s AND secret IS NOT NULL
 
 -- name: delete
 -- Forget a subscription of an account and its events.
@@ -33,7 +42,7 @@ RETURNING subscription_id
 -- name: following
 -- All that are to be told, those that failed too: their events are kept to be caught up.
 SELECT
-    subscription_id, account, principal, resident, resident_id, criteria, endpoint, secret,
+    subscription_id, account, principal, resident, resident_id, criteria, endpoint, sealed,
     content, status, transaction_id, change_id, events, delivered, attempts, error
 FROM fhir_subscription
 WHERE status <> 'off'
@@ -66,7 +75,7 @@ WHERE subscription_id = (
     FOR UPDATE SKIP LOCKED
 )
 RETURNING
-    subscription_id, account, principal, resident, resident_id, criteria, endpoint, secret,
+    subscription_id, account, principal, resident, resident_id, criteria, endpoint, sealed,
     content, status, transaction_id, change_id, events, delivered, attempts, error
 
 -- name: events

@@ -114,6 +114,13 @@ class Settings(BaseSettings):
         float,
         Field(ge=0, le=1_000_000, description="Requests a second of one account; 0: no limit."),
     ] = 100.0
+    webhook_hosts: Annotated[
+        str,
+        Field(
+            description="Hosts (names, addresses or networks, between commas) to which notifications "
+            "of FHIR subscriptions may go although they are not public; http only to them."
+        ),
+    ] = ""
     oidc_issuer: Annotated[
         str | None,
         Field(

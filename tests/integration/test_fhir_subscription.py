@@ -15,9 +15,10 @@ import httpx
 import pytest
 
 from api.archive import open_archive
-from api.fhir.subscriptions import ATTEMPTS_MAX, Subscriptions, may_be_told, signature
+from api.fhir.subscriptions import ATTEMPTS_MAX, Subscriptions
+from api.fhir.webhooks import Webhooks, signature
 from gateway.platform.postgres import connect_blocking
-from tests.archives import SERVICE, a_token, public_id, store
+from tests.archives import SERVICE, WEBHOOKS, a_token, public_id, store
 from tests.archives import api_over as the_api_over
 from tests.fixtures.database import as_api
 from tests.worlds import NOON, a_pressure, a_weight, enter_registry, query
@@ -84,7 +85,7 @@ async def api_over(database: str) -> AsyncIterator[httpx.AsyncClient]:
 @asynccontextmanager
 async def teller(database: str) -> AsyncIterator[Subscriptions]:
     async with open_archive(as_api(database)) as archive:
-        yield Subscriptions(archive)
+        yield Subscriptions(archive, WEBHOOKS)
 
 
 async def tell(subscriptions: Subscriptions, until: Callable[[], bool] = lambda: True) -> None:
@@ -231,21 +232,64 @@ async def test_what_no_subscription_can_say_is_refused(database: str) -> None:
             assert response.json()["resourceType"] == "OperationOutcome"
 
 
-@pytest.mark.parametrize(
-    ("endpoint", "allowed"),
-    [
-        ("https://clinic.example/hook", True),
-        ("http://127.0.0.1:8080/hook", True),
-        ("http://localhost/hook", False),
-        ("http://10.0.0.1/hook", False),
-        ("ftp://127.0.0.1/hook", False),
-        ("https://user:word@clinic.example/", False),
-        ("https://", False),
-        ("https://[::1", False),
-    ],
-)
-def test_notifications_go_by_https_or_stay_on_this_machine(endpoint: str, *, allowed: bool) -> None:
-    assert may_be_told(endpoint) is allowed
+async def test_the_secret_is_sealed_in_the_database_and_given_once(
+    database: str, endpoint: Endpoint
+) -> None:
+    enter_registry(database)
+    async with api_over(database) as api, teller(database) as subscriptions:
+        made = (await api.post("/fhir/Subscription", json=wish(database, endpoint.url))).json()
+        secret = secret_of(made)
+        shown = await api.get(f"/fhir/Subscription/{made['id']}")
+        assert secret not in shown.text
+        ((dump,),) = query(database, "SELECT fhir_subscription::text FROM fhir_subscription")
+        assert secret not in dump
+        assert secret.encode().hex() not in dump
+        await store(database, a_weight())
+        await tell(subscriptions, lambda: bool(endpoint.told))
+        headers, body = endpoint.told[0]
+        at_s = int(headers["x-hearth-signature"].partition(",")[0].removeprefix("t="))
+        assert headers["x-hearth-signature"] == signature(secret, body, at_s)
+
+
+async def test_a_secret_from_before_is_sealed_and_still_signs(
+    database: str, endpoint: Endpoint
+) -> None:
+    enter_registry(database)
+    async with api_over(database) as api, teller(database) as subscriptions:
+        await api.post("/fhir/Subscription", json=wish(database, endpoint.url))
+        query(database, "UPDATE fhir_subscription SET secret = 'of old', sealed = NULL")
+        await subscriptions.seal()
+        ((plain, sealed),) = query(database, "SELECT secret, sealed FROM fhir_subscription")
+        assert plain is None
+        assert b"of old" not in sealed
+        await store(database, a_weight())
+        await tell(subscriptions, lambda: bool(endpoint.told))
+    headers, body = endpoint.told[0]
+    at_s = int(headers["x-hearth-signature"].partition(",")[0].removeprefix("t="))
+    assert headers["x-hearth-signature"] == signature("of old", body, at_s)
+
+
+async def test_a_sealed_secret_opens_in_no_other_row_and_by_no_other_key(
+    database: str, endpoint: Endpoint
+) -> None:
+    enter_registry(database)
+    async with api_over(database) as api, open_archive(as_api(database)) as archive:
+        await api.post("/fhir/Subscription", json=wish(database, endpoint.url))
+        stranger = Subscriptions(archive, Webhooks(bytes(31) + b"1", ["127.0.0.0/8"]))
+        await store(database, a_weight())
+        await tell(stranger, lambda: events_failed(database))
+    assert endpoint.told == []
+
+
+def events_failed(database: str) -> bool:
+    ((error,),) = query(database, "SELECT error FROM fhir_subscription")
+    return bool(error == "webhook key is missing")
+
+
+def secret_of(made: dict[str, Any]) -> str:
+    return next(
+        str(e["valueString"]) for e in made["extension"] if e["url"].endswith("/signing-secret")
+    )
 
 
 def test_a_signature_covers_the_time_and_the_body() -> None:

@@ -13,7 +13,7 @@ from uuid import UUID
 import segno
 import typer
 
-from api import registry
+from api import gateways, registry
 from api.enrolment import make_code, revoke_hub
 from api.records import NewHub, Registration
 from gateway.cli.admin.options import (
@@ -56,6 +56,27 @@ def add_hub(hub: HubName, *, home: OfHome, as_json: AsJson = False) -> None:
     new = NewHub(name=registry.canonical_hub(hub), home=home)
     register(Registration(hubs=[new]))
     show([new], as_json=as_json)
+
+
+@app.command(
+    "stand-in",
+    epilog="例 / example:\n\nhearth admin hub add 00000000000000f1 --home HOME\n\n"
+    "hearth admin hub stand-in 00000000000000f1 --for hospital",
+)
+def stand_in(
+    hub: HubName,
+    *,
+    service: Annotated[
+        str, typer.Option("--for", help="服务账户的用户名 / the login of a service's account.")
+    ],
+) -> None:
+    """让网关代表一个服务: 它经 FHIR 写入的观察归此家庭 / let a hub stand for a service.
+
+    What the service creates through FHIR of devices in the hub's home comes in as this hub's batches.
+    The hub is a new one that no box has (hearth admin hub add); one for each home.
+    """
+    with open_archive() as connection:
+        gateways.stand_in(connection, hub, service)
 
 
 @app.command(

@@ -1,0 +1,17 @@
+-- What other gateways handed over through FHIR (ingest.inbox).
+
+-- name: take_turn
+-- One worker at a time reads the inbox; it goes with its connection.
+SELECT pg_try_advisory_lock(18510, 0)
+
+-- name: waiting
+-- The next batches, without those that are on their way already.
+SELECT inbox_id, hub, received_at, payload
+FROM fhir_inbox
+WHERE inbox_id <> ALL (%(taken)s::bigint[])
+ORDER BY inbox_id
+LIMIT %(limit)s
+
+-- name: remove
+-- Forget batches that are committed.
+DELETE FROM fhir_inbox WHERE inbox_id = ANY (%(committed)s::bigint[])

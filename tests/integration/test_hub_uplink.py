@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import select
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from gateway.platform import mqtt
 from gateway.platform.backoff import Backoff
 from gateway.platform.broker_address import BrokerAccess, BrokerAddress, broker_address
 from gateway.platform.embedded.broker import Broker
+from tests.fixtures.mqtt_client import WITHIN_S
 from tests.hub_agent import until
 from tests.outboxes import HUB, measurement
 
@@ -326,15 +328,33 @@ async def test_a_hub_that_is_cut_off_by_its_double_does_not_fight_back(
 async def test_a_session_ends_with_an_error_that_says_why(broker: Broker) -> None:
     identity = mqtt.Identity(client_id="x", expiry_s=0, will=mqtt.Will(topic="unused", payload=b""))
     without = BrokerAccess(url=broker.access().url, ca_file=broker.access().ca_file)
-    # With TLS 1.3 the alert comes after the handshake; where the broker closes before our CONNECT is
-    # sent, nobody reads it.
-    with pytest.raises(UnavailableError, match=r"refuses our certificate|closed at once"):
+    with pytest.raises(mqtt.RefusedError, match="refuses our certificate"):
         async with mqtt.connect(without.address(), identity):
             pass
     nowhere = broker_address("mqtt://127.0.0.1:1")
     with pytest.raises(UnavailableError, match="refused"):
         async with mqtt.connect(nowhere, identity):
             pass
+
+
+async def test_a_refusal_that_comes_before_our_first_bytes_is_told_as_one(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handshake = mqtt.TellingSocket.do_handshake
+
+    def and_wait_for_the_end(self: mqtt.TellingSocket, block: bool = False) -> None:  # noqa: FBT001, FBT002 - ssl's
+        handshake(self, block)
+        poll = select.poll()
+        poll.register(self, select.POLLRDHUP)
+        assert poll.poll(1000 * WITHIN_S)
+
+    monkeypatch.setattr(mqtt.TellingSocket, "do_handshake", and_wait_for_the_end)
+    identity = mqtt.Identity(client_id="x", expiry_s=0, will=None)
+    without = BrokerAccess(url=broker.access().url, ca_file=broker.access().ca_file)
+    for _ in range(10):
+        with pytest.raises(mqtt.RefusedError, match="refuses our certificate"):
+            async with mqtt.connect(without.address(), identity):
+                pass
 
 
 async def test_connecting_can_be_cancelled(broker: Broker) -> None:

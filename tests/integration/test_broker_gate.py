@@ -20,7 +20,7 @@ from gateway.platform.embedded.gate_config import PERIODS_PER_S, RECEIVE_BYTES
 from gateway.platform.settings import HUB_BYTES_PER_S, LOOPBACK
 from gateway.wire import HEADER_BYTES, RECORD_BYTES, Channel, hub_name, topic
 from tests.fixtures.mqtt_client import WITHIN_S, connected
-from tests.fixtures.processes import command_line, descendants
+from tests.fixtures.processes import command_line, gate_of
 from tests.fixtures.servers import eventually
 
 pytestmark = pytest.mark.integration
@@ -31,13 +31,6 @@ ON_THE_WAY_BYTES = (8 << 20) + RECEIVE_BYTES
 """What the flooding side's own socket may hold: Linux lets it grow to some megabytes."""
 READINGS_OF_90_DAYS = 90 * 74
 RECORDS_OF_A_BATCH = 500
-
-
-def gate_of(broker: Broker) -> int:
-    """Return the process of the broker's gate."""
-    file = str(broker.folder / "haproxy.cfg")
-    (pid,) = [pid for pid in descendants(os.getpid()) if file in command_line(pid)]
-    return pid
 
 
 @contextmanager

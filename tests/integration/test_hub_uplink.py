@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import select
+import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -26,6 +28,7 @@ from gateway.platform.backoff import Backoff
 from gateway.platform.broker_address import BrokerAccess, BrokerAddress, broker_address
 from gateway.platform.embedded.broker import Broker
 from tests.fixtures.mqtt_client import WITHIN_S
+from tests.fixtures.processes import gate_of
 from tests.hub_agent import until
 from tests.outboxes import HUB, measurement
 
@@ -202,7 +205,7 @@ async def test_rubbish_on_the_receipt_topic_is_counted_and_harmless(
 ) -> None:
     broker.admit(NAME)
     async with ingest_at(broker) as ingest, hub_at(tmp_path, address_of(broker)) as hub:
-        await until(lambda: hub.uplink.is_connected)
+        await until(lambda: bool(ingest.states))  # sent behind its subscription
         ingest.session.publish(wire.topic(HUB, wire.Channel.RECEIPT), b"no receipts")
         await hub.keep(1)
         await hub.is_drained()
@@ -234,6 +237,23 @@ async def test_a_broker_that_is_killed_loses_nothing(broker: Broker, tmp_path: P
             await asyncio.to_thread(broker.start)
         async with ingest_at(broker):
             await hub.is_drained()
+        tallies = await hub.storage.tallies()
+    assert tallies[Tally.BATCHES_SEALED] == tallies[Tally.BATCHES_RECEIPTED] == 60
+    assert hub.counts.connection_failures >= 3
+
+
+async def test_a_gate_that_is_killed_loses_nothing(broker: Broker, tmp_path: Path) -> None:
+    broker.admit(NAME)
+    async with hub_at(tmp_path, address_of(broker)) as hub, ingest_at(broker) as ingest:
+        ingest.answers = lambda header: header.sequence % 3 == 0
+        for first in (0, 100, 200):
+            await hub.keep(*range(first, first + 20))
+            await until(lambda: hub.counts.published > 0 and hub.uplink.is_connected)
+            os.kill(gate_of(broker), signal.SIGKILL)
+            await until(broker.needs_restart)
+            await asyncio.to_thread(broker.restart)
+        ingest.answers = lambda _header: True
+        await hub.is_drained()
         tallies = await hub.storage.tallies()
     assert tallies[Tally.BATCHES_SEALED] == tallies[Tally.BATCHES_RECEIPTED] == 60
     assert hub.counts.connection_failures >= 3
@@ -395,7 +415,7 @@ async def test_rubbish_on_the_config_topic_is_counted_and_harmless(
 ) -> None:
     broker.admit(NAME)
     async with ingest_at(broker) as ingest, hub_at(tmp_path, address_of(broker)) as hub:
-        await until(lambda: hub.uplink.is_connected)
+        await until(lambda: bool(ingest.states))  # sent behind its subscription
         ingest.session.publish(wire.topic(HUB, wire.Channel.CONFIG), b"no request")
         await until(lambda: hub.counts.messages_ignored == 1)
         await hub.keep(1)

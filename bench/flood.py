@@ -49,6 +49,10 @@ _REPEAT_S = 10.0
 _RECEIPT_S_MAX = 60.0
 """A receipt that takes longer is a loss of service, and ends the bench."""
 _READY_S_MAX = 60.0
+_CALM_LOOKS = 20
+"""In a row, before a phase begins."""
+_CALM_S = 1.0
+"""A batch older than this without a receipt is what a flood has left."""
 _SETTLE_S = 2.0
 """At the beginning of each phase, not measured."""
 
@@ -91,8 +95,10 @@ async def _measure(
             hubs = [_Hub(number=number, broker=broker) for number in honest]
             tasks = [group.create_task(hub.run()) for hub in hubs]
             for number in range(load.rounds):
+                await _calm(hubs)
                 quiet.append(await _p99_ms(hubs, load.phase_s))
                 for kind in Kind:
+                    await _calm(hubs)
                     with _flooding(broker, hostile, kind):
                         under[kind].append(await _p99_ms(hubs, load.phase_s))
                 told = ", ".join(f"{kind.value} {values[-1]:.0f}" for kind, values in under.items())
@@ -159,6 +165,12 @@ class _Hub:
                     self._take(await session.next_event(left_s))
 
     @property
+    def is_answered(self) -> bool:
+        """Whether no batch has waited long for its receipt."""
+        now_s = time.perf_counter()
+        return now_s - min(self.waiting.values(), default=now_s) < _CALM_S
+
+    @property
     def _topic(self) -> str:
         return wire.topic(self.number, wire.Channel.BATCH)
 
@@ -182,6 +194,14 @@ class _Hub:
         late = min(self.waiting.values(), default=now_s)
         if now_s - late > _RECEIPT_S_MAX:
             raise UnavailableError(f"no receipt within {_RECEIPT_S_MAX:.0f} s")
+
+
+async def _calm(hubs: Sequence[_Hub]) -> None:
+    """Wait until what a flood has left behind is over: every hub's last batch had its receipt."""
+    calm = 0
+    while calm < _CALM_LOOKS:
+        await asyncio.sleep(_EVERY_S)
+        calm = calm + 1 if all(hub.is_answered for hub in hubs) else 0
 
 
 async def _p99_ms(hubs: Sequence[_Hub], phase_s: float) -> float:

@@ -20,7 +20,7 @@ from ingest import metrics
 from ingest.attribution.settle import settle_due
 from ingest.baselines.evaluate import evaluate_due
 from ingest.batches import Flush
-from ingest.fairness import REJECTED_BYTES, Fairness
+from ingest.fairness import REJECTED_BYTES, Fairness, is_like_a_batch
 from ingest.following import Follower
 from ingest.inbox import INBOX, Inbox
 from ingest.leases import PERIOD_S, Leases
@@ -116,7 +116,8 @@ class Worker:
     def _answer(self, flush: Flush, outcomes: Sequence[Outcome]) -> None:
         """Send receipts, then acknowledge: the flush is committed."""
         for rejected in flush.rejected:
-            self._fairness.charge(rejected.message.hub, REJECTED_BYTES)
+            if is_like_a_batch(rejected.message.payload):  # else it was charged when it came
+                self._fairness.charge(rejected.message.hub, REJECTED_BYTES)
         for hub, payload in receipts_by_hub(outcomes):
             lane = self._lanes.get(wire.lane_of(hub))
             if lane is not None:

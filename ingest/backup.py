@@ -38,6 +38,8 @@ LOOK_S = 0.5
 """How often a running dump or restore is looked at."""
 BLOCKS_SKIPPED = 1_000_000
 """Blocks of batch ids that no worker can have taken between a backup and its restore: 4e9 batches."""
+MAINTENANCE = "postgres"
+"""The database that initdb makes for such work; a server of one's own has it too."""
 PROGRAM_S_MAX = 24 * 3600.0
 """A dump or restore that takes longer is ended."""
 
@@ -122,6 +124,8 @@ def restore(
             database in use is as it was.
     """
     facts = read_facts(folder)
+    # Not the database itself: it is renamed, and that goes from another one only.
+    superuser_dsn = dsn_with(superuser_dsn, dbname=MAINTENANCE)
     made = f"{database}_restoring"
     with _session(superuser_dsn) as admin:
         _make_roles(admin, facts.roles)

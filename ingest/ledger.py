@@ -98,9 +98,9 @@ def read_ledger(
     """
     with connect_blocking(dsn, application="hearth-ledger") as connection, translated():
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-        disagreeing = _rows(connection, "disagreeing_batches", hub, since) if prove else []
-        is_whole = prove and hub is None and since is None
-        ((orphans,),) = _rows(connection, "orphans", hub) if is_whole else ((0,),)
+        *disagreeing, (*_, orphans) = (
+            _rows(connection, "proof", hub, since) if prove else [(None, None, None, 0)]
+        )
         hubs = tuple(_hub_ledger(row) for row in _rows(connection, "by_hub", hub))
         has_gaps = any(line.missing for line in hubs)
         ((_messages, rejected),) = _rows(connection, "rejected", hub)
@@ -113,7 +113,9 @@ def read_ledger(
             if has_gaps
             else (),
             orphans=orphans,
-            disagreeing=tuple((name, epoch, sequence) for name, epoch, sequence in disagreeing),
+            disagreeing=tuple(
+                (name, epoch, sequence) for name, epoch, sequence, _none in disagreeing
+            ),
             rejected=rejected,
         )
 

@@ -41,6 +41,8 @@ FLUSH_BYTES_MAX = 64 * 1024 * 1024
 HUB_BYTES_MAX = 128 * 1024
 """One hub's share of a flush, some 2,000 readings; what is beyond waits for the next flush, which then
 begins at once. A hub that has the worker for itself loses a tenth of its rate by it at most."""
+HUB_MESSAGES_MAX = 256
+"""Likewise; what is no batch costs a statement each."""
 BACKOFF = Backoff(first_s=0.1, longest_s=10.0)
 
 _log = get_logger(__name__)
@@ -123,7 +125,9 @@ class Gatherer:
         """Move a hub's share to `messages`, one message at least; returns its bytes."""
         queue = self._queues.pop(hub)
         share = 0
-        while queue and (share == 0 or share + len(queue[0].payload) <= HUB_BYTES_MAX):
+        for _ in range(min(len(queue), HUB_MESSAGES_MAX)):
+            if share and share + len(queue[0].payload) > HUB_BYTES_MAX:
+                break
             message = queue.popleft()
             share += len(message.payload)
             messages.append(message)

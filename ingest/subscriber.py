@@ -31,6 +31,7 @@ from gateway.platform.broker_address import BrokerAddress
 from gateway.platform.logs import get_logger
 from ingest import metrics
 from ingest.batches import Message
+from ingest.fairness import REJECTED_BYTES, is_like_a_batch
 
 RECEIVE_MAX = 4096
 """Messages of a lane that the broker may have sent without their PUBACK; it holds back the rest. So
@@ -309,7 +310,7 @@ class _Connection(asyncio.Protocol):
     def _take_message(self, topic: str, payload: bytes, packet_id: int | None) -> None:
         hub = wire.hub_of_topic(topic)
         size = len(payload) + MESSAGE_OVERHEAD_BYTES
-        if not self._intake.admits(hub, size):
+        if not self._intake.admits(hub, size + (0 if is_like_a_batch(payload) else REJECTED_BYTES)):
             self._shed(packet_id)
             return
         self._serial += 1

@@ -17,6 +17,7 @@ from gateway.errors import UsageError
 from gateway.platform.embedded.packages import find_packages
 from gateway.platform.embedded.services import find_services
 from gateway.platform.postgres import dsn_parts
+from gateway.platform.secret_backup import back_up_secrets, restore_secrets
 from gateway.platform.settings import Settings, load_settings
 from ingest import backup as backups
 from ingest import migrations
@@ -26,6 +27,13 @@ app = typer.Typer(
     no_args_is_help=True,
     epilog="例 / examples:\n\nhearth db migrate\n\nhearth db backup /srv/backup/2026-11-25",
 )
+
+_PassphraseFile = Annotated[
+    Path | None,
+    typer.Option(
+        help="口令所在文件的首行; 否则询问 / the first line of this file; else it is asked for."
+    ),
+]
 
 
 @app.command()
@@ -64,7 +72,47 @@ def backup(folder: Annotated[Path, typer.Argument(help="新目录 / a new folder
     settings = load_settings()
     with _progress() as progress:
         facts = backups.backup(database_url(settings), folder, _tools(settings), progress)
-    typer.echo(f"完成 / done: {folder}, {facts.stored:,} 条测量 / measurements", err=True)
+    typer.echo(
+        f"完成 / done: {folder}, {facts.stored:,} 条测量 / measurements; 密钥另行备份 / the secrets are "
+        "backed up apart: hearth db backup-secrets",
+        err=True,
+    )
+
+
+@app.command(
+    "backup-secrets", epilog="例 / example:\n\nhearth db backup-secrets /safe/hearth-secrets"
+)
+def backup_secrets(
+    file: Annotated[Path, typer.Argument(help="新文件 / a new file.")],
+    *,
+    passphrase_file: _PassphraseFile = None,
+) -> None:
+    """用口令加密备份密钥: 证书根, 档案, 登录, 审计 / back the secrets up, sealed by a passphrase.
+
+    The roots of hubs and services, the keys of the archive, the issuer, the audit and webhooks. Without
+    them a backup of the store cannot be read; keep the file apart from it, and the passphrase apart from
+    both.
+    """
+    home = load_settings().home
+    kept = back_up_secrets(home, file, _passphrase(passphrase_file, confirm=True))
+    typer.echo(f"完成 / done: {file}: {', '.join(kept)}", err=True)
+
+
+@app.command(
+    "restore-secrets", epilog="例 / example:\n\nhearth db restore-secrets /safe/hearth-secrets"
+)
+def restore_secrets_(
+    file: Annotated[Path, typer.Argument(help="密钥备份 / a backup of secrets.")],
+    *,
+    passphrase_file: _PassphraseFile = None,
+) -> None:
+    """把密钥放回, 须在服务首次启动前; 不覆盖不同的密钥 / put secrets back, before services first start.
+
+    A secret that is there and differs is never overwritten: then nothing is changed.
+    """
+    home = load_settings().home
+    put_back = restore_secrets(home, file, _passphrase(passphrase_file, confirm=False))
+    typer.echo(f"完成 / done: {', '.join(put_back) or '已全部存在 / all there already'}", err=True)
 
 
 @app.command(epilog="例 / example:\n\nhearth db restore /srv/backup/2026-11-25 --yes")
@@ -111,6 +159,19 @@ def new_migration() -> None:
         typer.echo("没有新的量 / every quantity has its column", err=True)
     else:
         typer.echo(str(path))
+
+
+def _passphrase(file: Path | None, *, confirm: bool) -> str:
+    if file is None:
+        return str(
+            typer.prompt(
+                "口令 / passphrase", hide_input=True, confirmation_prompt=confirm, err=True
+            )
+        )
+    try:
+        return file.read_text(encoding="utf-8").partition("\n")[0]
+    except OSError as error:
+        raise UsageError(f"无法读取 / cannot read {file}: {error.strerror}") from error
 
 
 @contextmanager

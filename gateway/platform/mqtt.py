@@ -32,7 +32,8 @@ from gateway.errors import UnavailableError
 from gateway.platform.broker_address import BrokerAddress
 
 if TYPE_CHECKING:
-    from paho.mqtt.client import SocketLike  # is there for type checkers only
+    from _typeshed import ReadableBuffer as Buffer  # these are there for type checkers only
+    from paho.mqtt.client import SocketLike
 
 CONNECT_S_MAX = 10.0
 """A broker that does not accept a connection within this is down."""
@@ -129,6 +130,7 @@ class Session:
         self._lost: UnavailableError | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._failure = ""
+        client.on_log = self._on_log
         self.is_resumed = False
         """The broker still has the session, with the messages that came meanwhile."""
 
@@ -170,7 +172,6 @@ class Session:
     async def begin(self) -> None:
         """Take over a client that has sent its CONNECT; return once the broker has accepted."""
         client = self._client
-        client.on_log = self._on_log
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
         client.on_subscribe = self._on_subscribe
@@ -181,7 +182,7 @@ class Session:
         client.on_socket_close = self._on_socket_close
         sock = client.socket()
         if sock is None:
-            raise UnavailableError("mqtt: the connection closed at once")
+            raise self._broken("the connection closed at once")
         self._loop.add_reader(sock.fileno(), self._read)
         if client.want_write():
             self._write()
@@ -272,10 +273,14 @@ class Session:
     ) -> None:
         if reason.value == _SESSION_TAKEN_OVER:
             self._lose(TakenOverError(f"mqtt: disconnected: {reason}"))
-        elif _CERTIFICATE_REFUSED.search(self._failure):
-            self._lose(RefusedError(f"mqtt: the broker refuses our certificate: {self._failure}"))
         else:
-            self._lose(UnavailableError(f"mqtt: disconnected: {self._failure or reason}"))
+            self._lose(self._broken(f"disconnected: {reason}"))
+
+    def _broken(self, otherwise: str) -> UnavailableError:
+        """Return why the connection broke, as far as paho has said."""
+        if _CERTIFICATE_REFUSED.search(self._failure):
+            return RefusedError(f"mqtt: the broker refuses our certificate: {self._failure}")
+        return UnavailableError(f"mqtt: {self._failure or otherwise}")
 
     def _on_log(self, _client: Client, _userdata: object, level: int, text: str) -> None:
         # What broke a connection paho says nowhere else.
@@ -330,6 +335,25 @@ class Session:
             self._loop.remove_writer(sock.fileno())
 
 
+class TellingSocket(ssl.SSLSocket):
+    """A TLS socket whose failure to write names the alert that the other side sent before it left.
+
+    With TLS 1.3 our handshake is done before the broker has looked at our certificate. Where its alert
+    and its end come before our first bytes, the write fails and says only that; the alert, which
+    says why, lies in the socket unread.
+    """
+
+    def send(self, data: Buffer, flags: int = 0) -> int:
+        """Send as ssl.SSLSocket does."""
+        try:
+            return super().send(data, flags)
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise
+        except OSError:
+            self.recv(1)  # raises the alert, if there is one
+            raise
+
+
 @asynccontextmanager
 async def connect(broker: BrokerAddress, identity: Identity) -> AsyncIterator[Session]:
     """Connect once; the session is left with its will published.
@@ -353,11 +377,12 @@ async def connect(broker: BrokerAddress, identity: Identity) -> AsyncIterator[Se
         secret = broker.password
         client.username_pw_set(broker.username, secret.get_secret_value() if secret else None)
     if broker.tls is not None:
+        broker.tls.sslsocket_class = TellingSocket
         client.tls_set_context(broker.tls)
+    session = Session(client)
     error = await _connect_in_thread(client, broker, identity)
     if error is not None:
         raise UnavailableError(f"mqtt: {broker.host}:{broker.port}: {error}") from error
-    session = Session(client)
     try:
         await session.begin()
         yield session

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
+from collections.abc import Collection
 from pathlib import Path
 
 from gateway.errors import UsageError
@@ -46,14 +47,14 @@ def require_free(port: int, setting: str) -> None:
         )
 
 
-def remembered_port(memory: Path, other_than: int = 0) -> int:
+def remembered_port(memory: Path, other_than: Collection[int] = ()) -> int:
     """Return the port noted in the file `memory`, or a new one, noted there, if that is taken."""
     try:
         port = int(memory.read_text(encoding="ascii"))
     except (FileNotFoundError, ValueError):
         port = 0
-    if not 0 < port < 1 << 16 or port == other_than or not is_free(port):
-        while (port := free_port()) == other_than:
+    if not 0 < port < 1 << 16 or port in other_than or not is_free(port):
+        while (port := free_port()) in other_than:
             pass
         memory.write_text(f"{port}\n", encoding="ascii")
     return port

@@ -18,6 +18,8 @@ from gateway.errors import UsageError
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 LOOPBACK = "127.0.0.1"
+HUB_BYTES_PER_S = 128 << 10
+"""Two thousand readings a second in full batches; a home makes a hundred a day."""
 
 
 def default_home() -> Path:
@@ -70,6 +72,15 @@ class Settings(BaseSettings):
         int,
         Field(ge=0, le=65535, description="Its port; 0: any free one, the same at every start."),
     ] = 0
+    mqtt_hub_bytes_per_s: Annotated[
+        int,
+        Field(
+            ge=64 << 10,
+            le=64 << 20,
+            description="Bytes a second that the embedded broker reads of one hub's connection; the "
+            "rest waits with the hub (docs/hub-identity.md, A hub that floods).",
+        ),
+    ] = HUB_BYTES_PER_S
     hub_mqtt_url: Annotated[
         str | None,
         Field(

@@ -29,11 +29,19 @@ WHERE sequence > before + 1
 ORDER BY name, epoch, sequence
 LIMIT 1000
 
--- name: disagreeing_batches
--- Batches whose terms are not what the tables hold: the proof, row by row. With `since`, of the
--- batches committed since: their rows are not older than they are.
-WITH stored AS (
-    SELECT batch_id, sum(rows) AS rows
+-- name: proof
+-- The proof, row by row: batches whose terms are not what the tables hold, and, in a last line without a
+-- batch, how many batches rows name that the ledger does not know. Each table is read once. With
+-- `since`, of the batches committed since, whose rows are not older than they are; with `hub`, of its own.
+WITH asked AS MATERIALIZED (
+    SELECT b.batch_id, b.hub_id, b.epoch, b.sequence, b.stored, b.quarantined
+    FROM batch b
+    JOIN hub h USING (hub_id)
+    WHERE (%(hub)s::text IS NULL OR h.name = %(hub)s)
+        AND (%(since)s::timestamptz IS NULL OR b.committed_at >= %(since)s)
+),
+stored AS MATERIALIZED (
+    SELECT batch_id, sum(rows)::bigint AS rows
     FROM (
         SELECT batch_id, count(*) AS rows
         FROM measurement
@@ -44,27 +52,26 @@ WITH stored AS (
     ) AS held
     GROUP BY batch_id
 ),
-kept AS (
+kept AS MATERIALIZED (
     SELECT batch_id, count(*) AS rows
     FROM quarantine
     WHERE state <> 'replayed' AND batch_id IS NOT NULL
     GROUP BY batch_id
 )
-SELECT h.name, b.epoch, b.sequence
-FROM batch b
-JOIN hub h USING (hub_id)
-LEFT JOIN stored USING (batch_id)
-LEFT JOIN kept USING (batch_id)
-WHERE (%(hub)s::text IS NULL OR h.name = %(hub)s)
-    AND (%(since)s::timestamptz IS NULL OR b.committed_at >= %(since)s)
-    AND (b.stored <> coalesce(stored.rows, 0) OR b.quarantined <> coalesce(kept.rows, 0))
-LIMIT 100
-
--- name: orphans
--- Rows that belong to no batch of the ledger.
-SELECT count(*)
-FROM (SELECT DISTINCT batch_id FROM measurement) AS known
-WHERE NOT EXISTS (SELECT FROM batch b WHERE b.batch_id = known.batch_id)
+(
+    SELECT h.name, asked.epoch, asked.sequence, 0::bigint AS orphans
+    FROM asked
+    JOIN hub h USING (hub_id)
+    LEFT JOIN stored USING (batch_id)
+    LEFT JOIN kept USING (batch_id)
+    WHERE asked.stored <> coalesce(stored.rows, 0) OR asked.quarantined <> coalesce(kept.rows, 0)
+    LIMIT 100
+)
+UNION ALL
+SELECT NULL, NULL, NULL, count(*)
+FROM stored
+LEFT JOIN batch b USING (batch_id)
+WHERE b.batch_id IS NULL
 
 -- name: rejected
 -- Messages that were no batch, and how often they came.

@@ -31,7 +31,8 @@ def test_nothing_is_lost_or_doubled_whatever_dies() -> None:
     assert told["disagreements"] == []
     assert told["kept"] > 1000
     assert set(told["faults"]) == {kind.value for kind in Kind}
-    assert sum(told["faults"].values()) >= ROUNDS
+    unseen = [kind for kind, times in told["faults"].items() if times == 0]
+    assert unseen == [], f"never seen to happen; kept from it by others: {told['missed']}"
 
 
 @pytest.mark.timeout(300)

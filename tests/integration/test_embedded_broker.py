@@ -116,6 +116,7 @@ def test_what_waits_for_a_hub_that_is_away_outlives_a_restart(hubs: Broker) -> N
         assert hub.next_message().payload == b"kept"
 
 
+@pytest.mark.parametrize("hub_bytes_per_s", [16 << 20])
 def test_oversized_rubbish_reaches_ingest_to_be_counted(hubs: Broker) -> None:
     with connected(hubs, HUB) as hub, connected(hubs, INGEST) as ingest:
         ingest.subscribe("hearth/v1/+/+/batch")
@@ -123,6 +124,7 @@ def test_oversized_rubbish_reaches_ingest_to_be_counted(hubs: Broker) -> None:
         assert len(ingest.next_message().payload) == 10_000_000
 
 
+@pytest.mark.parametrize("hub_bytes_per_s", [16 << 20])
 def test_a_packet_beyond_the_limit_ends_its_connection(hubs: Broker) -> None:
     with connected(hubs, HUB) as hub:
         hub.send(topic(ONE, Channel.BATCH), bytes(PACKET_BYTES_MAX))

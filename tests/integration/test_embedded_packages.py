@@ -35,6 +35,7 @@ def test_every_program_runs(packages: Packages, name: str) -> None:
     flag, says = {
         "mosquitto": ("-h", "mosquitto version 2."),
         "mosquitto_passwd": ("-h", "mosquitto_passwd is a tool"),
+        "haproxy": ("-v", "HAProxy version 3."),
         "dbus-daemon": ("--version", "D-Bus Message Bus Daemon 1."),
     }.get(name, ("--version", f"{name} (PostgreSQL) 17."))
     program = packages.program(name)

@@ -77,6 +77,7 @@ def test_what_is_published_while_no_worker_runs_waits_at_the_broker(workers: Wor
         eventually(lambda: stored(workers.database) == 51)
 
 
+@pytest.mark.parametrize("hub_bytes_per_s", [16 << 20])
 def test_rubbish_is_counted_and_kept_apart_and_the_service_goes_on(workers: Workers) -> None:
     worker = workers.start()
     good = a_message(a_pressure(), sequence=1)

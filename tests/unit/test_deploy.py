@@ -19,7 +19,8 @@ from gateway.platform.embedded.broker_config import (
     access_rules,
     configuration,
 )
-from gateway.platform.settings import CHECKOUT, LOOPBACK, Settings
+from gateway.platform.embedded.gate_config import Gate, gate_configuration
+from gateway.platform.settings import CHECKOUT, HUB_BYTES_PER_S, LOOPBACK, Settings
 
 DEPLOY = CHECKOUT / "deploy"
 COMPOSE: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text(encoding="utf-8"))
@@ -105,6 +106,14 @@ def test_the_containers_broker_is_configured_as_the_embedded_one() -> None:
     folder = DEPLOY / "mosquitto"
     assert directives((folder / "mosquitto.conf").read_text(encoding="utf-8")) == expected
     assert (folder / "access").read_text(encoding="utf-8") == access_rules()
+
+
+def test_the_containers_gate_is_configured_as_the_embedded_one() -> None:
+    gate = Gate(host=ANYWHERE, port=8883, broker_port=8883, bytes_per_s=HUB_BYTES_PER_S)
+    expected = gate_configuration(gate).replace(f"{LOOPBACK}:8883", "broker:8883")
+    text = (DEPLOY / "haproxy" / "haproxy.cfg").read_text(encoding="utf-8")
+    assert directives(text) == directives(expected)
+    assert "ports" not in COMPOSE["services"]["broker"]
 
 
 @pytest.mark.parametrize("path", UNITS, ids=lambda path: path.name)

@@ -1,7 +1,8 @@
 """The embedded broker: Mosquitto 2, its sessions under HEARTH_HOME, certificates for everybody.
 
-When the process that owns it dies, even by kill -9, the broker saves its sessions and ends. Hubs can
-be revoked at any time, from any process, and that cuts off nobody but the revoked.
+Hubs come to it through a gate, HAProxy, which bounds what each brings (gate_config). When the
+process that owns it dies, even by kill -9, the broker saves its sessions and ends. Hubs can be revoked
+at any time, from any process, and that cuts off nobody but the revoked.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import re
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,17 +28,20 @@ from gateway.platform.embedded.broker_config import (
     access_rules,
     configuration,
 )
+from gateway.platform.embedded.gate_config import Gate, gate_configuration
 from gateway.platform.embedded.mqtt_probe import lets_in
 from gateway.platform.embedded.packages import Packages
-from gateway.platform.embedded.server import Server
+from gateway.platform.embedded.server import Server, log, start_on_port
 from gateway.platform.embedded.unprivileged import own_all, run_as_for, write_for
 from gateway.platform.ports import remembered_port, require_free
-from gateway.platform.process import READY_POLL_S, Program, RunAs
+from gateway.platform.process import READY_POLL_S, Child, Program, RunAs
 from gateway.platform.secret_files import secret_folder, write_private
-from gateway.platform.settings import LOOPBACK
+from gateway.platform.settings import HUB_BYTES_PER_S, LOOPBACK
 
 RELOAD_S_MAX = 8.0
 """A broker that has not taken a new list of revoked certificates within this is stuck."""
+GATE_S_MAX = 10.0
+"""A gate that lets no hub in so long after its start is given up."""
 
 _CLIENT = re.compile(r"[A-Za-z0-9_-]{1,64}")
 """No character that means something in a topic filter or in a path."""
@@ -50,6 +55,8 @@ class ForHubs:
     port: int = 0
     """0: any free one, the same at every start."""
     names: tuple[str, ...] = ()
+    bytes_per_s: int = HUB_BYTES_PER_S
+    """What each connection may bring for ever; what is beyond waits in the hub's socket."""
 
     @property
     def all_names(self) -> tuple[str, ...]:
@@ -68,6 +75,7 @@ class Broker(Server):
     def __init__(self, home: Path, packages: Packages, for_hubs: ForHubs | None = None) -> None:
         super().__init__(home, packages)
         self._for_hubs = for_hubs or ForHubs()
+        self._gate: Child | None = None
         server = self.folder / "server.pem"
         self._files = Files(
             access=self.folder / "access",
@@ -153,19 +161,22 @@ class Broker(Server):
 
     def prepare(self, run_as: RunAs | None) -> None:
         """Make the folder of the sessions and the certificates."""
+        self._close_gate()
         self._files.data.mkdir(mode=0o700, exist_ok=True)
         own_all(run_as, self._files.data)
         self._certify(run_as)
         if wanted := self._for_hubs.port:
             require_free(wanted, "HEARTH_MQTT_PORT")
-            (self.folder / "port").write_text(f"{wanted}\n", encoding="ascii")
+            self._gate_port_file.write_text(f"{wanted}\n", encoding="ascii")
 
     def program(self, port: int, run_as: RunAs | None) -> Program:
         """Write mosquitto.conf and return the command."""
         listeners = Listeners(
-            host=self._for_hubs.host,
+            host=LOOPBACK,
             port=port,
-            services_port=remembered_port(self.folder / "services_port", other_than=port),
+            services_port=remembered_port(
+                self.folder / "services_port", other_than=(port, *self.other_ports())
+            ),
         )
         file = self.folder / "mosquitto.conf"
         file.write_text(configuration(listeners, self._files), encoding="utf-8")
@@ -182,8 +193,78 @@ class Broker(Server):
         """Tell whether it lets ingest in."""
         return self._is_let_in(self.services_port, self._client_file(INGEST))
 
+    def other_ports(self) -> Collection[int]:
+        """Return the gate's: it is not open while the broker starts, and keeps its port."""
+        with suppress(UnavailableError):
+            return (self.port,)
+        return ()
+
     def complete(self) -> None:
-        """Nothing is lacking once it lets ingest in."""
+        """Open the gate."""
+        _serial, canary_file = self._canary()
+        try:
+            self._gate, port = start_on_port(
+                self._gate_port_file,
+                self._gate_program,
+                lambda: self._is_let_in(self.port, canary_file),
+                GATE_S_MAX,
+            )
+        finally:
+            canary_file.unlink()
+        log.info("gate_opened", port=port, pid=self._gate.pid)
+
+    def stop(self) -> None:
+        """End both in good order and let others own them."""
+        self._close_gate()
+        super().stop()
+
+    def kill(self) -> None:
+        """Kill both (kill -9)."""
+        if self._gate is not None:
+            self._gate.kill()
+        super().kill()
+
+    def needs_restart(self) -> bool:
+        """Tell whether the broker or its gate has ended although nobody stopped it."""
+        return super().needs_restart() or (self._gate is not None and not self._gate.is_alive())
+
+    def start_again(self) -> None:
+        """Start what has ended; where it is the gate alone, ingest's sessions go on."""
+        if super().needs_restart():
+            super().start_again()
+        else:
+            self.complete()
+
+    @property
+    def _port_file(self) -> Path:
+        return self.folder / "hubs_port"
+
+    @property
+    def _gate_port_file(self) -> Path:
+        return self.folder / "port"
+
+    def _gate_program(self, port: int) -> Program:
+        run_as = self._run_as()
+        gate = Gate(
+            host=self._for_hubs.host,
+            port=port,
+            broker_port=self._remembered("hubs_port"),
+            bytes_per_s=self._for_hubs.bytes_per_s,
+        )
+        file = self.folder / "haproxy.cfg"
+        write_for(run_as, file, gate_configuration(gate))
+        return Program(
+            name="haproxy",
+            argv=(str(self.packages.program("haproxy")), "-db", "-f", str(file)),
+            log=self.home / "log" / "gate.log",
+            environment={"PATH": os.defpath, "LC_ALL": "C"},
+            run_as=run_as,
+        )
+
+    def _close_gate(self) -> None:
+        if self._gate is not None:
+            self._gate.stop()
+            self._gate = None
 
     def _certify(self, run_as: RunAs | None) -> bool:
         """Make what is lacking or due of certificates and lists; tell whether anything changed."""

@@ -1,4 +1,4 @@
-"""PostgreSQL with TimescaleDB, Mosquitto and dbus-daemon from Debian 13, unpacked into a folder.
+"""PostgreSQL with TimescaleDB, Mosquitto, HAProxy and dbus-daemon from Debian 13, in a folder.
 
 No root, no compiler, the system untouched: each program is a small script that starts the real one
 through the folder's own loader and libraries, found beside it, so that the folder may be moved.
@@ -27,9 +27,11 @@ SPACE_BYTES_MIN = 400 << 20
 POSTGRES = "usr/lib/postgresql/17"
 PACKAGES = (
     *("postgresql-17", "postgresql-client-17", "postgresql-17-timescaledb"),
-    *("mosquitto", "dbus-daemon"),
+    *("mosquitto", "haproxy", "dbus-daemon"),
     # what they link to
     *("libapparmor1", "libaudit1", "libc6", "libcap-ng0", "libcap2", "libcom-err2"),
+    *("libcrypt1", "libjemalloc2", "liblua5.4-0", "libopentracing1"),
+    "libopentracing-c-wrapper0t64",
     *("libdbus-1-3", "libdlt2", "libexpat1", "libgcc-s1", "libgssapi-krb5-2", "libicu76"),
     *("libk5crypto3", "libkeyutils1", "libkrb5-3", "libkrb5support0", "libldap2", "liblz4-1"),
     *("liblzma5", "libpam0g", "libpcre2-8-0", "libpq5", "libreadline8t64", "libsasl2-2"),
@@ -46,6 +48,7 @@ PROGRAMS = {
     "psql": f"{POSTGRES}/bin/psql",
     "mosquitto": "usr/sbin/mosquitto",
     "mosquitto_passwd": "usr/bin/mosquitto_passwd",
+    "haproxy": "usr/sbin/haproxy",
     "dbus-daemon": "usr/bin/dbus-daemon",
 }
 """Every program that is kept, and where it lies."""

@@ -6,6 +6,8 @@ Calls block; asynchronous code makes them in a thread.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection
+from itertools import count
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -105,11 +107,15 @@ class Server(ABC):
             UnavailableError: it does not start, or another program has taken its port.
         """
         port = self.port
-        self.start()
+        self.start_again()
         if self.port != port:
             raise UnavailableError(
                 f"{self.title}: 端口 {port} 被占用 / another program has taken port {port}"
             )
+
+    def start_again(self) -> None:
+        """Start what has ended."""
+        self.start()
 
     def kill(self) -> None:
         """Kill it (kill -9)."""
@@ -130,6 +136,10 @@ class Server(ABC):
     @abstractmethod
     def program(self, port: int, run_as: RunAs | None) -> Program:
         """Write its configuration and return how to run it."""
+
+    def other_ports(self) -> Collection[int]:
+        """Return the ports that are noted for something else of its."""
+        return ()
 
     @abstractmethod
     def is_ready(self) -> bool:
@@ -156,16 +166,40 @@ class Server(ABC):
         return self.folder / "pid"
 
     def _start(self, run_as: RunAs | None) -> None:
-        for attempt in range(1, PORT_TRIES + 1):
-            port = remembered_port(self._port_file)
-            self._child = Child(self.program(port, run_as))
-            try:
-                self._child.wait_ready(self.is_ready, self.ready_s_max)
-            except UnavailableError:
-                lost_its_port = not self._child.is_alive() and not is_free(port)
-                if attempt == PORT_TRIES or not lost_its_port:
-                    raise
-            else:
-                write_private(self._pid_file, f"{self._child.pid}\n".encode())
-                log.info("server_started", server=self.name, port=port, pid=self._child.pid)
-                return
+        self._child, port = start_on_port(
+            self._port_file, lambda port: self.program(port, run_as), self.is_ready,
+            self.ready_s_max, other_than=self.other_ports(),
+        )  # fmt: skip
+        write_private(self._pid_file, f"{self._child.pid}\n".encode())
+        log.info("server_started", server=self.name, port=port, pid=self._child.pid)
+
+
+def start_on_port(
+    memory: Path,
+    program: Callable[[int], Program],
+    is_ready: Callable[[], bool],
+    ready_s_max: float,
+    *,
+    other_than: Collection[int] = (),
+) -> tuple[Child, int]:
+    """Start a program on the port noted in `memory`, on another one if that is taken.
+
+    Raises:
+        UnavailableError: it does not start; the text quotes its log.
+    """
+    for attempt in count(1):
+        port = remembered_port(memory, other_than)
+        child = Child(program(port))
+        try:
+            child.wait_ready(is_ready, ready_s_max)
+        except UnavailableError:
+            lost_its_port = not child.is_alive() and not is_free(port)
+            child.stop()
+            if attempt == PORT_TRIES or not lost_its_port:
+                raise
+        except BaseException:
+            child.stop()
+            raise
+        else:
+            return child, port
+    raise AssertionError("counts for ever")

@@ -102,6 +102,7 @@ def embedded_broker(settings: Settings, packages: Packages) -> Broker:
         host=settings.mqtt_host,
         port=settings.mqtt_port,
         names=(known_as,) if known_as else (),
+        bytes_per_s=settings.mqtt_hub_bytes_per_s,
     )
     return Broker(settings.home, packages, for_hubs)
 

@@ -133,8 +133,11 @@ async def _http(request: Request, error: HTTPException) -> Response:
 
 def _methods(request: Request) -> set[str]:
     """Return all methods of an address: the router names those of its first match only."""
+    paths = request.app.openapi()["paths"]
+    if request.scope["path"] in paths:  # an address of its own is not an id of another one
+        return {method.upper() for method in paths[request.scope["path"]]}
     found: set[str] = set()
-    for path, operations in request.app.openapi()["paths"].items():
+    for path, operations in paths.items():
         # A word of ours is not taken for an id.
         template = path.replace("{resident}", "{resident:uuid}")
         if compile_path(template)[0].fullmatch(request.scope["path"]):

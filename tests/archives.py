@@ -19,6 +19,7 @@ from api.access import Role
 from api.app import create_app
 from api.archive import Archive, open_archive
 from api.auth import OwnTokens
+from api.enrolment import Office
 from api.issuer.issuer import Issuer
 from api.issuer.keys import key_of
 from api.issuer.passwords import Vault
@@ -134,10 +135,11 @@ def a_config(
 
 @asynccontextmanager
 async def served(
-    dsn: str, exports: Path | None = None, rate_per_s: float = 0
+    dsn: str, exports: Path | None = None, rate_per_s: float = 0, office: Office | None = None
 ) -> AsyncIterator[httpx.AsyncClient]:
     """Serve the API on a free port; the client speaks real HTTP to it."""
-    config = replace(a_config(as_api(dsn), exports=exports), rate_per_s=rate_per_s)
+    config = a_config(as_api(dsn), exports=exports)
+    config = replace(config, rate_per_s=rate_per_s, office=office)
     async with (
         serving(config) as port,
         httpx.AsyncClient(base_url=f"http://{LOOPBACK}:{port}", headers=BEARER) as client,

@@ -10,7 +10,7 @@ from uuid import UUID
 
 import orjson
 from fastapi import APIRouter, Depends, Path, Request
-from fastapi.responses import Response
+from fastapi.responses import JSONResponse, Response
 
 from api.access import CurrentPrincipal, Principal
 from api.archive import Archive, UnknownResidentError
@@ -29,6 +29,16 @@ from api.fhir.asked import (
 )
 from api.fhir.bundles import Entry, Link, bundle
 from api.fhir.capability import capability, smart_configuration
+from api.fhir.described import (
+    LAST,
+    OBSERVATIONS,
+    OPERATION,
+    REFUSALS,
+    STATISTICS,
+    answers,
+    takes,
+    takes_form,
+)
 from api.fhir.errors import PREFIX
 from api.fhir.observations import Made
 from api.fhir.outcomes import (
@@ -77,7 +87,9 @@ class FhirResponse(Response):
 
 open_router = APIRouter(prefix=PREFIX, tags=["FHIR"], default_response_class=FhirResponse)
 """What says how to ask; nothing in it needs a token."""
-router = APIRouter(prefix=PREFIX, tags=["FHIR"], default_response_class=FhirResponse)
+router = APIRouter(
+    prefix=PREFIX, tags=["FHIR"], default_response_class=FhirResponse, responses=REFUSALS
+)
 
 
 def _store(request: Request) -> FhirStore:
@@ -94,20 +106,33 @@ def base_of(request: Request) -> str:
     return f"{str(request.base_url).rstrip('/')}{PREFIX}"
 
 
-@open_router.get("/metadata", summary="能力声明 / CapabilityStatement")
+@open_router.get(
+    "/metadata",
+    summary="能力声明 / CapabilityStatement",
+    responses=answers("CapabilityStatement"),
+)
 async def read_capability(request: Request) -> Response:
     """Tell what this server can do."""
     return _resource(capability(base_of(request)))
 
 
-@open_router.get("/.well-known/smart-configuration", summary="SMART 配置 / SMART configuration")
+@open_router.get(
+    "/.well-known/smart-configuration",
+    summary="SMART 配置 / SMART configuration",
+    response_class=JSONResponse,
+)
 async def read_smart_configuration(request: Request) -> Response:
     """Tell where tokens come from and what they can say."""
     document = smart_configuration(str(request.base_url).rstrip("/"))
     return Response(orjson.dumps(document), media_type="application/json")
 
 
-@router.get("/Observation", summary="查询观察 / search Observations")
+@router.get(
+    "/Observation",
+    summary="查询观察 / search Observations",
+    responses=answers("Bundle"),
+    openapi_extra=takes(*OBSERVATIONS),
+)
 async def search_observations(
     request: Request, store: StoreOfApp, principal: CurrentPrincipal
 ) -> Response:
@@ -115,7 +140,12 @@ async def search_observations(
     return await _search(request, store, principal, query(request))
 
 
-@router.post("/Observation/_search", summary="查询观察 / search Observations")
+@router.post(
+    "/Observation/_search",
+    summary="查询观察 / search Observations",
+    responses=answers("Bundle"),
+    openapi_extra=takes_form(*OBSERVATIONS),
+)
 async def post_search_observations(
     request: Request, store: StoreOfApp, principal: CurrentPrincipal
 ) -> Response:
@@ -123,31 +153,55 @@ async def post_search_observations(
     return await _search(request, store, principal, await form(request))
 
 
-@router.get("/Observation/$lastn", summary="最新观察 / the latest of each code")
+@router.get(
+    "/Observation/$lastn",
+    summary="最新观察 / the latest of each code",
+    responses=answers("Bundle"),
+    openapi_extra=takes(*LAST),
+)
 async def read_last(request: Request, store: StoreOfApp, principal: CurrentPrincipal) -> Response:
     """Return the latest Observations of each code, by when they were measured."""
     return await _last(request, store, principal, query(request))
 
 
-@router.post("/Observation/$lastn", summary="最新观察 / the latest of each code")
+@router.post(
+    "/Observation/$lastn",
+    summary="最新观察 / the latest of each code",
+    responses=answers("Bundle"),
+    openapi_extra=OPERATION,
+)
 async def post_last(request: Request, store: StoreOfApp, principal: CurrentPrincipal) -> Response:
     """Return what GET does, with the parameters in the body."""
     return await _last(request, store, principal, await parameters(request))
 
 
-@router.get("/Observation/$stats", summary="统计 / statistics")
+@router.get(
+    "/Observation/$stats",
+    summary="统计 / statistics",
+    responses=answers("Parameters"),
+    openapi_extra=takes(*STATISTICS),
+)
 async def read_stats(request: Request, store: StoreOfApp, principal: CurrentPrincipal) -> Response:
     """Return statistics of quantities over a time, without artefacts."""
     return await _stats(store, principal, query(request))
 
 
-@router.post("/Observation/$stats", summary="统计 / statistics")
+@router.post(
+    "/Observation/$stats",
+    summary="统计 / statistics",
+    responses=answers("Parameters"),
+    openapi_extra=OPERATION,
+)
 async def post_stats(request: Request, store: StoreOfApp, principal: CurrentPrincipal) -> Response:
     """Return what GET does, with the parameters in the body."""
     return await _stats(store, principal, await parameters(request))
 
 
-@router.get("/Observation/{id}", summary="一项观察 / one Observation")
+@router.get(
+    "/Observation/{id}",
+    summary="一项观察 / one Observation",
+    responses=answers("Observation"),
+)
 async def read_observation(
     request: Request,
     store: StoreOfApp,
@@ -159,7 +213,12 @@ async def read_observation(
     return FhirResponse(made.json)
 
 
-@router.get("/Patient", summary="查询居民 / search Patients")
+@router.get(
+    "/Patient",
+    summary="查询居民 / search Patients",
+    responses=answers("Bundle"),
+    openapi_extra=takes("_id", "identifier", "_count"),
+)
 async def search_patients(
     request: Request, store: StoreOfApp, principal: CurrentPrincipal
 ) -> Response:
@@ -167,7 +226,12 @@ async def search_patients(
     return await _patients(request, store, principal, query(request))
 
 
-@router.post("/Patient/_search", summary="查询居民 / search Patients")
+@router.post(
+    "/Patient/_search",
+    summary="查询居民 / search Patients",
+    responses=answers("Bundle"),
+    openapi_extra=takes_form("_id", "identifier", "_count"),
+)
 async def post_search_patients(
     request: Request, store: StoreOfApp, principal: CurrentPrincipal
 ) -> Response:
@@ -175,7 +239,11 @@ async def post_search_patients(
     return await _patients(request, store, principal, await form(request))
 
 
-@router.get("/Patient/{resident}", summary="一位居民 / one Patient")
+@router.get(
+    "/Patient/{resident}",
+    summary="一位居民 / one Patient",
+    responses=answers("Patient"),
+)
 async def read_patient(store: StoreOfApp, principal: CurrentPrincipal, resident: Id) -> Response:
     """Return one resident."""
     require_scope(principal, "Patient", READ)
@@ -185,7 +253,12 @@ async def read_patient(store: StoreOfApp, principal: CurrentPrincipal, resident:
     return _resource(patient(record))
 
 
-@router.get("/Patient/{resident}/$everything", summary="全部资料 / everything of a Patient")
+@router.get(
+    "/Patient/{resident}/$everything",
+    summary="全部资料 / everything of a Patient",
+    responses=answers("Bundle"),
+    openapi_extra=takes("_count", "_type", "_since"),
+)
 async def read_everything(
     request: Request,
     store: StoreOfApp,
@@ -196,26 +269,34 @@ async def read_everything(
     return await _everything(request, store, principal, _uuid(resident))
 
 
-@router.get("/Device", summary="查询设备 / search Devices")
+@router.get(
+    "/Device",
+    summary="查询设备 / search Devices",
+    responses=answers("Bundle"),
+    openapi_extra=takes("_id", "patient", "_count"),
+)
 async def search_devices(
     request: Request, store: StoreOfApp, principal: CurrentPrincipal
 ) -> Response:
     """Find devices by their ids or by whose they are."""
     require_scope(principal, "Device", SEARCH)
     found: list[Resource] = []
-    used = []
-    for name, value in known(request, query(request), {"_id", "patient", "_count"}):
-        used.append((name, value))
+    used = known(request, query(request), {"_id", "patient", "_count", CURSOR})
+    for name, value in used:
         if name == "_id":
             addresses = [a for a in map(device_of, alternatives(value)) if a is not None]
             found += [device(record) for record in await store.devices(principal, addresses)]
         elif name == "patient":
             resident = _uuid(reference_id(value, "Patient"))
             found += [device(record) for record in await store.devices_of(principal, resident)]
-    return _searchset(request, "Device", used, found)
+    return _paged(request, "Device", used, found)
 
 
-@router.get("/Device/{id}", summary="一台设备 / one Device")
+@router.get(
+    "/Device/{id}",
+    summary="一台设备 / one Device",
+    responses=answers("Device"),
+)
 async def read_device(store: StoreOfApp, principal: CurrentPrincipal, id: Id) -> Response:  # noqa: A002
     """Return one device, or a hub."""
     require_scope(principal, "Device", READ)
@@ -231,13 +312,18 @@ async def read_device(store: StoreOfApp, principal: CurrentPrincipal, id: Id) ->
     return _resource(device(records[0]))
 
 
-@router.get("/Provenance", summary="查询来源 / search Provenance")
+@router.get(
+    "/Provenance",
+    summary="查询来源 / search Provenance",
+    responses=answers("Bundle"),
+    openapi_extra=takes("target", "_count"),
+)
 async def search_provenance(
     request: Request, store: StoreOfApp, principal: CurrentPrincipal
 ) -> Response:
     """Tell how Observations came to be, by `target`."""
     require_scope(principal, "Provenance", SEARCH)
-    used = known(request, query(request), {"target", "_count"})
+    used = known(request, query(request), {"target", "_count", CURSOR})
     targets = [
         reference_id(value, "Observation")
         for name, values in used
@@ -247,10 +333,14 @@ async def search_provenance(
     search = Search(parts=parts_for(principal, READ))
     ids = _ids(targets)[:COUNT_MAX]
     made = await store.by_ids(principal, ids, search)
-    return _searchset(request, "Provenance", used, [provenance(one) for one in made])
+    return _paged(request, "Provenance", used, [provenance(one) for one in made])
 
 
-@router.get("/Provenance/{id}", summary="一项来源 / one Provenance")
+@router.get(
+    "/Provenance/{id}",
+    summary="一项来源 / one Provenance",
+    responses=answers("Provenance"),
+)
 async def read_provenance(
     request: Request,
     store: StoreOfApp,
@@ -263,7 +353,12 @@ async def read_provenance(
     return _resource(provenance(made))
 
 
-@router.get("/AuditEvent", summary="查询审计 / search AuditEvents")
+@router.get(
+    "/AuditEvent",
+    summary="查询审计 / search AuditEvents",
+    responses=answers("Bundle"),
+    openapi_extra=takes("patient", "_count"),
+)
 async def search_audit(
     request: Request, store: StoreOfApp, principal: CurrentPrincipal
 ) -> Response:
@@ -571,6 +666,18 @@ def _entry(base: str, kind: str, resource: Resource, mode: str) -> Entry:
         json=orjson.dumps(resource),
         mode=mode,
     )
+
+
+def _paged(
+    request: Request, kind: str, used: Sequence[tuple[str, str]], found: Sequence[Resource]
+) -> Response:
+    """Return a page of the few that were found, in the order of their ids."""
+    asked = dict(used)
+    count, after = page_count(asked), asked.get(CURSOR, "")
+    rest = sorted((one for one in found if str(one["id"]) > after), key=lambda one: str(one["id"]))
+    last = str(rest[count - 1]["id"]) if len(rest) > count else None
+    kept = [(name, value) for name, value in used if name != CURSOR]
+    return _searchset(request, kind, kept, rest[:count], after=last)
 
 
 def _searchset(

@@ -14,6 +14,7 @@ from fastapi.responses import Response
 from api.access import CurrentPrincipal, Principal
 from api.archive import Archive
 from api.fhir.access import CREATE, DELETE, READ, require_scope
+from api.fhir.described import REFUSALS, SUBSCRIPTION, answers
 from api.fhir.errors import PREFIX
 from api.fhir.outcomes import Issue, OutcomeError
 from api.fhir.routes import FhirResponse, base_of
@@ -31,7 +32,9 @@ from api.fhir.subscriptions import (
     subscription_resource,
 )
 
-router = APIRouter(prefix=PREFIX, tags=["FHIR"], default_response_class=FhirResponse)
+router = APIRouter(
+    prefix=PREFIX, tags=["FHIR"], default_response_class=FhirResponse, responses=REFUSALS
+)
 
 
 def _subscriptions(request: Request) -> Subscriptions:
@@ -43,7 +46,13 @@ SubscriptionsOfApp = Annotated[Subscriptions, Depends(_subscriptions)]
 Number = Annotated[int, Query(ge=0, le=(1 << 62), description="事件序号 / an event's number")]
 
 
-@router.post("/Subscription", summary="订阅 / subscribe", status_code=HTTPStatus.CREATED)
+@router.post(
+    "/Subscription",
+    summary="订阅 / subscribe",
+    status_code=HTTPStatus.CREATED,
+    responses=answers("Subscription", HTTPStatus.CREATED),
+    openapi_extra=SUBSCRIPTION,
+)
 async def create_subscription(
     request: Request, subscriptions: SubscriptionsOfApp, principal: CurrentPrincipal
 ) -> Response:
@@ -61,7 +70,11 @@ async def create_subscription(
     return FhirResponse(body, status_code=HTTPStatus.CREATED, headers=headers)
 
 
-@router.get("/Subscription/{subscription}", summary="一项订阅 / one Subscription")
+@router.get(
+    "/Subscription/{subscription}",
+    summary="一项订阅 / one Subscription",
+    responses=answers("Subscription"),
+)
 async def read_subscription(
     subscriptions: SubscriptionsOfApp, principal: CurrentPrincipal, subscription: UUID
 ) -> Response:
@@ -85,7 +98,11 @@ async def delete_subscription(
     return Response(status_code=HTTPStatus.NO_CONTENT)
 
 
-@router.get("/Subscription/{subscription}/$status", summary="订阅状态 / how a Subscription is")
+@router.get(
+    "/Subscription/{subscription}/$status",
+    summary="订阅状态 / how a Subscription is",
+    responses=answers("Bundle"),
+)
 async def read_subscription_status(
     request: Request,
     subscriptions: SubscriptionsOfApp,
@@ -97,7 +114,11 @@ async def read_subscription_status(
     return FhirResponse(orjson.dumps(status_resource(one, base_of(request), "query-status")))
 
 
-@router.get("/Subscription/{subscription}/$events", summary="补读事件 / events to catch up with")
+@router.get(
+    "/Subscription/{subscription}/$events",
+    summary="补读事件 / events to catch up with",
+    responses=answers("Bundle"),
+)
 async def read_subscription_events(
     request: Request,
     subscriptions: SubscriptionsOfApp,
@@ -117,6 +138,8 @@ async def read_subscription_events(
 def _wish(body: bytes, principal: Principal) -> Wish:
     try:
         document = orjson.loads(body)
+        if document["resourceType"] != "Subscription":
+            raise TypeError("another resource")  # noqa: TRY301 - told below, like all the others
         channel = document["channel"]
         criteria, kind, endpoint = document["criteria"], channel["type"], channel["endpoint"]
         if criteria == TOPIC:

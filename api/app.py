@@ -47,12 +47,14 @@ def create_app(
     *,
     identities: IdentityVault | None = None,
     rate_per_s: float = RATE_PER_S,
+    scrape_token: str | None = None,
 ) -> FastAPI:
     """Return the application over an archive, for whoever bears a token that `verifier` takes.
 
     `own_issuer`: the built-in one, where it is used. `office` enrols hubs; None: not here.
     `identities` opens the residents' names and numbers; None: they stay sealed here (503). One
-    principal may ask `rate_per_s` times (0: no limit).
+    principal may ask `rate_per_s` times (0: no limit). `scrape_token` opens /metrics; None: only
+    an account does.
     """
     # FastAPI's own pages at /docs load scripts from other hosts, so there are none.
     app = FastAPI(
@@ -82,7 +84,7 @@ def create_app(
     app.add_middleware(Conditional)
     app.add_middleware(Idempotent, pool=archive.pool)
     app.add_middleware(LimitRate, rate_per_s=rate_per_s)
-    app.add_middleware(RequireToken, verifier=verifier)
+    app.add_middleware(RequireToken, verifier=verifier, scrape_token=scrape_token)
     app.add_middleware(Boundary)
     app.add_middleware(SpeakOutcomes)
     return app

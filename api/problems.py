@@ -22,6 +22,7 @@ from api.access import ForbiddenError, SignedOutError
 from api.archive import UnknownResidentError
 from api.people import ChangedMeanwhileError
 from api.profile import ProfileError
+from api.refusals import audit_refusal
 from gateway.errors import DataError, UnavailableError
 from gateway.platform.logs import get_logger
 
@@ -161,7 +162,9 @@ async def _unknown_resident(_request: Request, _error: UnknownResidentError) -> 
     return problem(HTTPStatus.NOT_FOUND, _UNKNOWN_RESIDENT)
 
 
-async def _forbidden(_request: Request, error: ForbiddenError) -> Response:
+async def _forbidden(request: Request, error: ForbiddenError) -> Response:
+    if not error.is_audited:
+        await audit_refusal(request, error.why)
     return problem(HTTPStatus.FORBIDDEN, _REFUSALS.get(error.why))
 
 

@@ -10,7 +10,7 @@ import errno
 import socket
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -40,6 +40,7 @@ from gateway.errors import UnavailableError, UsageError
 from gateway.platform.audit import ANCHOR_S, Notary
 from gateway.platform.logs import get_logger
 from gateway.platform.postgres import connect_blocking
+from gateway.platform.secret_files import read_private
 from gateway.platform.service import run_until_signalled
 from gateway.platform.settings import Settings
 
@@ -57,6 +58,8 @@ CLIENTS_MAX = FOLLOWERS_MAX + 512
 """More connections than this are answered 503 and closed."""
 BACKLOG_MAX = 128
 """Connections that wait to be accepted; further ones are the kernel's to refuse."""
+SCRAPE_TOKEN_CHARS_MIN = 32
+"""A shorter scrape token is refused at the start."""
 STOP_S_MAX = 10
 """When the service ends, requests under way have so long; then they are cut off."""
 
@@ -88,6 +91,8 @@ class ApiConfig:
     identities: IdentityVault | None = None
     """Opens the residents' names and numbers; None: they stay sealed here."""
     rate_per_s: float = RATE_PER_S
+    scrape_token: str | None = field(default=None, repr=False)
+    """Opens /metrics for Prometheus; None: only an account does."""
 
 
 def config_of(
@@ -113,7 +118,25 @@ def config_of(
         exports=settings.home / "exports",
         identities=open_vault(settings.home),
         rate_per_s=settings.api_rate_per_s,
+        scrape_token=_scrape_token(settings.metrics_token_file),
     )
+
+
+def _scrape_token(path: Path | None) -> str | None:
+    """Read the token that Prometheus bears.
+
+    Raises:
+        UsageError: others may read the file, or what it holds can be guessed.
+    """
+    if path is None:
+        return None
+    token = read_private(path, "HEARTH_METRICS_TOKEN_FILE")
+    if len(token) < SCRAPE_TOKEN_CHARS_MIN or not token.isascii():
+        raise UsageError(
+            f"HEARTH_METRICS_TOKEN_FILE: 至少 {SCRAPE_TOKEN_CHARS_MIN} 个字符 / at least so many "
+            "characters, such as of `openssl rand -hex 32`"
+        )
+    return token
 
 
 async def run(config: ApiConfig) -> None:
@@ -221,6 +244,7 @@ def _application(
             office=config.office,
             identities=config.identities,
             rate_per_s=config.rate_per_s,
+            scrape_token=config.scrape_token,
         )
     url = config.url or url_of(*listener.getsockname()[:2])
     signer = Signer(key=config.key, issuer=url, audience=config.audience)
@@ -233,6 +257,7 @@ def _application(
         config.office,
         identities=config.identities,
         rate_per_s=config.rate_per_s,
+        scrape_token=config.scrape_token,
     )
 
 

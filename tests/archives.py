@@ -104,11 +104,18 @@ def public_id(dsn: str, resident_id: int = RESIDENT) -> UUID:
 
 
 @asynccontextmanager
-async def api_over(dsn: str, rate_per_s: float = 0) -> AsyncIterator[httpx.AsyncClient]:
+async def api_over(
+    dsn: str, rate_per_s: float = 0, scrape_token: str | None = None
+) -> AsyncIterator[httpx.AsyncClient]:
     """Run the application over a database; the client speaks to it without a network."""
     async with open_archive(as_api(dsn)) as archive:
         app = create_app(
-            archive, VERIFIER, an_issuer(archive), identities=IDENTITIES, rate_per_s=rate_per_s
+            archive,
+            VERIFIER,
+            an_issuer(archive),
+            identities=IDENTITIES,
+            rate_per_s=rate_per_s,
+            scrape_token=scrape_token,
         )
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(

@@ -13,6 +13,7 @@ from api.conditional import Conditional
 from api.enrolment import Office
 from api.fhir import export_routes, subscription_routes
 from api.fhir import routes as fhir
+from api.fhir.described import describe_fhir
 from api.fhir.errors import SpeakOutcomes, answer_outcomes
 from api.idempotency import Idempotent
 from api.issuer.issuer import Issuer
@@ -66,7 +67,7 @@ def create_app(
     app.state.enrolment = None if office is None else enrolment.Desk(office)
     app.state.identities = identities
     app.state.feed = Feed(archive)
-    app.openapi = cache(lambda: describe(app))  # type: ignore[method-assign]  # as FastAPI documents it
+    app.openapi = cache(lambda: describe_fhir(describe(app)))  # type: ignore[method-assign]  # as FastAPI documents it
     guarded = [Security(BEARER)]
     for module in GUARDED:
         app.include_router(module.router, dependencies=guarded, responses=ERRORS)

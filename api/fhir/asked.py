@@ -7,13 +7,14 @@ from datetime import datetime
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import parse_qsl
+from uuid import UUID
 
 import orjson
 from fastapi import Request
 
 from api.cursor import BEFORE_ALL
 from api.fhir.dates import parse_date
-from api.fhir.outcomes import Issue, OutcomeError
+from api.fhir.outcomes import Issue, OutcomeError, not_found
 from api.fhir.search import COUNT_DEFAULT, COUNT_MAX
 from api.fhir.vocabulary import MEDIA_TYPE
 
@@ -144,3 +145,15 @@ def moment(value: str, name: str) -> datetime:
     except ValueError as error:
         raise OutcomeError(Issue.INVALID, f"日期有误 / {error}", parameter=name) from error
     return search.high if name == "end" else search.low
+
+
+def uuid_of(text: str) -> UUID:
+    """Read an id of a resident; what is none is nobody's.
+
+    Raises:
+        OutcomeError: not found.
+    """
+    try:
+        return UUID(text)
+    except ValueError as error:
+        raise not_found() from error

@@ -7,20 +7,18 @@ them: a resource is an object that names its type.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from http import HTTPStatus
+from http import HTTPMethod, HTTPStatus
 from types import MappingProxyType
 from typing import Any
 
+from api.fhir.errors import PREFIX
 from api.fhir.vocabulary import MEDIA_TYPE, NDJSON
 from api.openapi import ERRORS
-
-Described = dict[int | str, dict[str, Any]]
-"""As FastAPI takes them: by status."""
 
 _FORM = "application/x-www-form-urlencoded"
 
 
-def a_resource(kind: str) -> dict[str, Any]:
+def _resource(kind: str) -> dict[str, Any]:
     """Return the schema of a resource of one kind."""
     return {
         "type": "object",
@@ -30,11 +28,14 @@ def a_resource(kind: str) -> dict[str, Any]:
 
 
 def _content(kind: str) -> dict[str, Any]:
-    return {MEDIA_TYPE: {"schema": a_resource(kind)}}
+    return {MEDIA_TYPE: {"schema": _resource(kind)}}
 
 
-REFUSALS: Described = {
-    status: {"description": description["description"], "content": _content("OperationOutcome")}
+REFUSALS: Mapping[str, Any] = {
+    str(int(status)): {
+        "description": description["description"],
+        "content": _content("OperationOutcome"),
+    }
     for status, description in (
         ERRORS
         | {
@@ -47,11 +48,6 @@ REFUSALS: Described = {
     ).items()
 }
 """Every refusal under /fhir is an OperationOutcome (api.fhir.errors)."""
-
-
-def answers(kind: str, status: HTTPStatus = HTTPStatus.OK) -> Described:
-    """Return the description of an answer that is a resource."""
-    return {status: {"content": _content(kind)}}
 
 
 _TEXT: Mapping[str, Any] = MappingProxyType({"type": "string"})
@@ -89,7 +85,7 @@ _PARAMETERS: Mapping[str, tuple[str, Mapping[str, Any]]] = MappingProxyType(
 )
 
 
-def takes(*names: str) -> dict[str, Any]:
+def _takes(*names: str) -> dict[str, Any]:
     """Return the description of an address that takes these parameters."""
     return {
         "parameters": [
@@ -105,25 +101,35 @@ def takes(*names: str) -> dict[str, Any]:
     }
 
 
-def takes_form(*names: str) -> dict[str, Any]:
+def _takes_form(*names: str) -> dict[str, Any]:
     """Return the description of a search whose parameters are in a form."""
     properties = {name: dict(_PARAMETERS[name][1]) for name in names}
     schema = {"type": "object", "properties": properties}
     return {"requestBody": {"required": False, "content": {_FORM: {"schema": schema}}}}
 
 
-def takes_resource(kind: str, *, required: bool = True, **properties: object) -> dict[str, Any]:
+def _takes_resource(kind: str, *, required: bool = True, **properties: object) -> dict[str, Any]:
     """Return the description of a body that is a resource."""
-    schema = a_resource(kind)
+    schema = _resource(kind)
     schema["properties"] |= properties
     schema["required"] += list(properties)
     return {"requestBody": {"required": required, "content": {MEDIA_TYPE: {"schema": schema}}}}
 
 
-OBSERVATIONS = ("patient", "code", "category", "date", "status", "device", "_id", "_count", "_sort")
-LAST = ("patient", "code", "category", "date", "max")
-STATISTICS = ("patient", "code", "statistic", "duration")
-OPERATION = takes_resource(
+_OBSERVATIONS = (
+    "patient",
+    "code",
+    "category",
+    "date",
+    "status",
+    "device",
+    "_id",
+    "_count",
+    "_sort",
+)
+_LAST = ("patient", "code", "category", "date", "max")
+_STATISTICS = ("patient", "code", "statistic", "duration")
+_OPERATION = _takes_resource(
     "Parameters",
     required=False,
     parameter={
@@ -139,7 +145,7 @@ OPERATION = takes_resource(
         },
     },
 )
-SUBSCRIPTION = takes_resource(
+_SUBSCRIPTION = _takes_resource(
     "Subscription",
     criteria={"type": "string"},
     channel={
@@ -148,9 +154,9 @@ SUBSCRIPTION = takes_resource(
         "required": ["type", "endpoint"],
     },
 )
-EXPORT = {
+_EXPORT = {
     "parameters": [
-        *takes("_type", "_since", "_outputFormat")["parameters"],
+        *_takes("_type", "_since", "_outputFormat")["parameters"],
         {
             "name": "Prefer",
             "in": "header",
@@ -159,3 +165,72 @@ EXPORT = {
         },
     ]
 }
+
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
+_ANSWERS: Mapping[tuple[str, str], tuple[str, Mapping[str, Any]]] = MappingProxyType(
+    {
+        ("get", "/metadata"): ("CapabilityStatement", _NOTHING),
+        ("get", "/Observation"): ("Bundle", _takes(*_OBSERVATIONS)),
+        ("post", "/Observation/_search"): ("Bundle", _takes_form(*_OBSERVATIONS)),
+        ("get", "/Observation/$lastn"): ("Bundle", _takes(*_LAST)),
+        ("post", "/Observation/$lastn"): ("Bundle", _OPERATION),
+        ("get", "/Observation/$stats"): ("Parameters", _takes(*_STATISTICS)),
+        ("post", "/Observation/$stats"): ("Parameters", _OPERATION),
+        ("get", "/Observation/{id}"): ("Observation", _NOTHING),
+        ("get", "/Patient"): ("Bundle", _takes("_id", "identifier", "_count")),
+        ("post", "/Patient/_search"): ("Bundle", _takes_form("_id", "identifier", "_count")),
+        ("get", "/Patient/{resident}"): ("Patient", _NOTHING),
+        ("get", "/Patient/{resident}/$everything"): ("Bundle", _takes("_count", "_type", "_since")),
+        ("get", "/Device"): ("Bundle", _takes("_id", "patient", "_count")),
+        ("get", "/Device/{id}"): ("Device", _NOTHING),
+        ("get", "/Provenance"): ("Bundle", _takes("target", "_count")),
+        ("get", "/Provenance/{id}"): ("Provenance", _NOTHING),
+        ("get", "/AuditEvent"): ("Bundle", _takes("patient", "_count")),
+        ("post", "/Subscription"): ("Subscription", _SUBSCRIPTION),
+        ("get", "/Subscription/{subscription}"): ("Subscription", _NOTHING),
+        ("get", "/Subscription/{subscription}/$status"): ("Bundle", _NOTHING),
+        ("get", "/Subscription/{subscription}/$events"): ("Bundle", _NOTHING),
+    }
+)
+"""By method and path: which resource is the answer, and what is taken."""
+_EXPORTS: Mapping[tuple[str, str], Mapping[str, Any]] = MappingProxyType(
+    {
+        ("get", "/$export"): _EXPORT,
+        ("get", "/Patient/$export"): _EXPORT,
+        ("get", "/$export-status/{export}"): {
+            "responses": {"202": {"description": "进行中 / it is under way"}}
+        },
+        ("get", "/$export-file/{export}/{kind}.ndjson"): {
+            "responses": {
+                "200": {
+                    "description": "资源, 每行一个 / resources, one a line",
+                    "content": {NDJSON: {"schema": {"type": "string"}}},
+                }
+            }
+        },
+    }
+)
+"""What is no resource: bulk export."""
+
+
+def describe_fhir(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return the description of the API with what is known of FHIR's routes."""
+    for path, operations in schema["paths"].items():
+        if not path.startswith(f"{PREFIX}/"):
+            continue
+        for method in operations.keys() & {method.lower() for method in HTTPMethod}:
+            key = (method, path.removeprefix(PREFIX))
+            kind, taken = _ANSWERS.get(key, (None, _EXPORTS.get(key, _NOTHING)))
+            _describe(operations[method], kind, taken)
+    return schema
+
+
+def _describe(operation: dict[str, Any], kind: str | None, taken: Mapping[str, Any]) -> None:
+    operation.setdefault("parameters", []).extend(taken.get("parameters", ()))
+    if "requestBody" in taken:
+        operation["requestBody"] = taken["requestBody"]
+    responses = operation["responses"]
+    responses |= taken.get("responses", {}) | REFUSALS
+    for status, response in responses.items():
+        if kind is not None and int(status) < HTTPStatus.BAD_REQUEST and "content" in response:
+            response["content"] = _content(kind)

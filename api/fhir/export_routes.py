@@ -15,7 +15,6 @@ from api.access import CurrentPrincipal, Principal
 from api.cursor import BEFORE_ALL
 from api.fhir.access import SEARCH, parts_for, require_scope
 from api.fhir.dates import parse_date
-from api.fhir.described import EXPORT, REFUSALS
 from api.fhir.errors import PREFIX
 from api.fhir.export import KINDS, RUNNING_MAX, Exports, Status, TooManyExportsError
 from api.fhir.outcomes import Finding, Issue, OutcomeError, outcome_response
@@ -27,9 +26,7 @@ RETRY_AFTER_S = 2
 """How long a client is asked to wait between two looks at an export."""
 FORMATS = frozenset({NDJSON, "application/ndjson", "ndjson", "application/fhir ndjson"})
 
-router = APIRouter(
-    prefix=PREFIX, tags=["FHIR"], default_response_class=Response, responses=REFUSALS
-)
+router = APIRouter(prefix=PREFIX, tags=["FHIR"], default_response_class=Response)
 
 
 def _exports(request: Request) -> Exports:
@@ -50,7 +47,6 @@ ExportsOfApp = Annotated[Exports, Depends(_exports)]
     "/$export",
     summary="批量导出 / bulk export",
     status_code=HTTPStatus.ACCEPTED,
-    openapi_extra=EXPORT,
 )
 async def begin_export(
     request: Request, exports: ExportsOfApp, principal: CurrentPrincipal
@@ -63,7 +59,6 @@ async def begin_export(
     "/Patient/$export",
     summary="批量导出 / bulk export",
     status_code=HTTPStatus.ACCEPTED,
-    openapi_extra=EXPORT,
 )
 async def begin_patient_export(
     request: Request, exports: ExportsOfApp, principal: CurrentPrincipal
@@ -76,7 +71,6 @@ async def begin_patient_export(
     "/$export-status/{export}",
     summary="导出进度 / how far an export is",
     response_class=JSONResponse,
-    responses={HTTPStatus.ACCEPTED: {"description": "进行中 / it is under way"}},
 )
 async def read_export(
     request: Request, exports: ExportsOfApp, principal: CurrentPrincipal, export: UUID
@@ -114,7 +108,6 @@ async def cancel_export(
 @router.get(
     "/$export-file/{export}/{kind}.ndjson",
     summary="导出文件 / a file of an export",
-    responses={HTTPStatus.OK: {"content": {NDJSON: {"schema": {"type": "string"}}}}},
 )
 async def read_export_file(
     exports: ExportsOfApp, principal: CurrentPrincipal, export: UUID, kind: str

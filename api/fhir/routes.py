@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Annotated
 from urllib.parse import urlencode
 from uuid import UUID
@@ -14,42 +14,28 @@ from fastapi.responses import JSONResponse, Response
 
 from api.access import CurrentPrincipal, Principal
 from api.archive import Archive, UnknownResidentError
-from api.cursor import BEHIND_ALL
 from api.fhir.access import READ, SEARCH, parts_for, require_scope
 from api.fhir.asked import (
     form,
-    hours,
     is_strict,
     known,
-    moment,
     page_count,
     parameters,
     query,
     require_json,
+    uuid_of,
 )
 from api.fhir.bundles import Entry, Link, bundle
 from api.fhir.capability import capability, smart_configuration
-from api.fhir.described import (
-    LAST,
-    OBSERVATIONS,
-    OPERATION,
-    REFUSALS,
-    STATISTICS,
-    answers,
-    takes,
-    takes_form,
-)
 from api.fhir.errors import PREFIX
 from api.fhir.observations import Made
 from api.fhir.outcomes import (
     Finding,
     Issue,
-    OutcomeError,
     not_found,
     outcome,
     patient_not_named,
 )
-from api.fhir.parts import Part
 from api.fhir.resources import (
     HUB_PREFIX,
     PROVENANCE_SUFFIX,
@@ -70,13 +56,10 @@ from api.fhir.search import (
     parse_search,
     reference_id,
 )
-from api.fhir.statistics import KNOWN, Asked, stats_document
+from api.fhir.statistics import parse_stats, stats_document
 from api.fhir.store import FhirStore, Found
-from api.fhir.tokens import alternatives, parse_tokens, places_with_code
+from api.fhir.tokens import alternatives, parse_tokens
 from api.fhir.vocabulary import MEDIA_TYPE, RESIDENT_ID
-
-STATS_DEFAULT = timedelta(days=30)
-"""What `$stats` covers when neither period nor duration is given, up to now."""
 
 
 class FhirResponse(Response):
@@ -87,9 +70,7 @@ class FhirResponse(Response):
 
 open_router = APIRouter(prefix=PREFIX, tags=["FHIR"], default_response_class=FhirResponse)
 """What says how to ask; nothing in it needs a token."""
-router = APIRouter(
-    prefix=PREFIX, tags=["FHIR"], default_response_class=FhirResponse, responses=REFUSALS
-)
+router = APIRouter(prefix=PREFIX, tags=["FHIR"], default_response_class=FhirResponse)
 
 
 def _store(request: Request) -> FhirStore:
@@ -106,11 +87,7 @@ def base_of(request: Request) -> str:
     return f"{str(request.base_url).rstrip('/')}{PREFIX}"
 
 
-@open_router.get(
-    "/metadata",
-    summary="能力声明 / CapabilityStatement",
-    responses=answers("CapabilityStatement"),
-)
+@open_router.get("/metadata", summary="能力声明 / CapabilityStatement")
 async def read_capability(request: Request) -> Response:
     """Tell what this server can do."""
     return _resource(capability(base_of(request)))
@@ -127,12 +104,7 @@ async def read_smart_configuration(request: Request) -> Response:
     return Response(orjson.dumps(document), media_type="application/json")
 
 
-@router.get(
-    "/Observation",
-    summary="查询观察 / search Observations",
-    responses=answers("Bundle"),
-    openapi_extra=takes(*OBSERVATIONS),
-)
+@router.get("/Observation", summary="查询观察 / search Observations")
 async def search_observations(
     request: Request, store: StoreOfApp, principal: CurrentPrincipal
 ) -> Response:
@@ -140,12 +112,7 @@ async def search_observations(
     return await _search(request, store, principal, query(request))
 
 
-@router.post(
-    "/Observation/_search",
-    summary="查询观察 / search Observations",
-    responses=answers("Bundle"),
-    openapi_extra=takes_form(*OBSERVATIONS),
-)
+@router.post("/Observation/_search", summary="查询观察 / search Observations")
 async def post_search_observations(
     request: Request, store: StoreOfApp, principal: CurrentPrincipal
 ) -> Response:
@@ -153,55 +120,31 @@ async def post_search_observations(
     return await _search(request, store, principal, await form(request))
 
 
-@router.get(
-    "/Observation/$lastn",
-    summary="最新观察 / the latest of each code",
-    responses=answers("Bundle"),
-    openapi_extra=takes(*LAST),
-)
+@router.get("/Observation/$lastn", summary="最新观察 / the latest of each code")
 async def read_last(request: Request, store: StoreOfApp, principal: CurrentPrincipal) -> Response:
     """Return the latest Observations of each code, by when they were measured."""
     return await _last(request, store, principal, query(request))
 
 
-@router.post(
-    "/Observation/$lastn",
-    summary="最新观察 / the latest of each code",
-    responses=answers("Bundle"),
-    openapi_extra=OPERATION,
-)
+@router.post("/Observation/$lastn", summary="最新观察 / the latest of each code")
 async def post_last(request: Request, store: StoreOfApp, principal: CurrentPrincipal) -> Response:
     """Return what GET does, with the parameters in the body."""
     return await _last(request, store, principal, await parameters(request))
 
 
-@router.get(
-    "/Observation/$stats",
-    summary="统计 / statistics",
-    responses=answers("Parameters"),
-    openapi_extra=takes(*STATISTICS),
-)
+@router.get("/Observation/$stats", summary="统计 / statistics")
 async def read_stats(request: Request, store: StoreOfApp, principal: CurrentPrincipal) -> Response:
     """Return statistics of quantities over a time, without artefacts."""
     return await _stats(store, principal, query(request))
 
 
-@router.post(
-    "/Observation/$stats",
-    summary="统计 / statistics",
-    responses=answers("Parameters"),
-    openapi_extra=OPERATION,
-)
+@router.post("/Observation/$stats", summary="统计 / statistics")
 async def post_stats(request: Request, store: StoreOfApp, principal: CurrentPrincipal) -> Response:
     """Return what GET does, with the parameters in the body."""
     return await _stats(store, principal, await parameters(request))
 
 
-@router.get(
-    "/Observation/{id}",
-    summary="一项观察 / one Observation",
-    responses=answers("Observation"),
-)
+@router.get("/Observation/{id}", summary="一项观察 / one Observation")
 async def read_observation(
     request: Request,
     store: StoreOfApp,
@@ -213,12 +156,7 @@ async def read_observation(
     return FhirResponse(made.json)
 
 
-@router.get(
-    "/Patient",
-    summary="查询居民 / search Patients",
-    responses=answers("Bundle"),
-    openapi_extra=takes("_id", "identifier", "_count"),
-)
+@router.get("/Patient", summary="查询居民 / search Patients")
 async def search_patients(
     request: Request, store: StoreOfApp, principal: CurrentPrincipal
 ) -> Response:
@@ -226,12 +164,7 @@ async def search_patients(
     return await _patients(request, store, principal, query(request))
 
 
-@router.post(
-    "/Patient/_search",
-    summary="查询居民 / search Patients",
-    responses=answers("Bundle"),
-    openapi_extra=takes_form("_id", "identifier", "_count"),
-)
+@router.post("/Patient/_search", summary="查询居民 / search Patients")
 async def post_search_patients(
     request: Request, store: StoreOfApp, principal: CurrentPrincipal
 ) -> Response:
@@ -239,26 +172,17 @@ async def post_search_patients(
     return await _patients(request, store, principal, await form(request))
 
 
-@router.get(
-    "/Patient/{resident}",
-    summary="一位居民 / one Patient",
-    responses=answers("Patient"),
-)
+@router.get("/Patient/{resident}", summary="一位居民 / one Patient")
 async def read_patient(store: StoreOfApp, principal: CurrentPrincipal, resident: Id) -> Response:
     """Return one resident."""
     require_scope(principal, "Patient", READ)
-    record = await store.patient(principal, _uuid(resident))
+    record = await store.patient(principal, uuid_of(resident))
     if record is None:
         raise UnknownResidentError
     return _resource(patient(record))
 
 
-@router.get(
-    "/Patient/{resident}/$everything",
-    summary="全部资料 / everything of a Patient",
-    responses=answers("Bundle"),
-    openapi_extra=takes("_count", "_type", "_since"),
-)
+@router.get("/Patient/{resident}/$everything", summary="全部资料 / everything of a Patient")
 async def read_everything(
     request: Request,
     store: StoreOfApp,
@@ -266,15 +190,10 @@ async def read_everything(
     resident: Id,
 ) -> Response:
     """Return a resident, their devices, and page by page all their Observations."""
-    return await _everything(request, store, principal, _uuid(resident))
+    return await _everything(request, store, principal, uuid_of(resident))
 
 
-@router.get(
-    "/Device",
-    summary="查询设备 / search Devices",
-    responses=answers("Bundle"),
-    openapi_extra=takes("_id", "patient", "_count"),
-)
+@router.get("/Device", summary="查询设备 / search Devices")
 async def search_devices(
     request: Request, store: StoreOfApp, principal: CurrentPrincipal
 ) -> Response:
@@ -287,16 +206,12 @@ async def search_devices(
             addresses = [a for a in map(device_of, alternatives(value)) if a is not None]
             found += [device(record) for record in await store.devices(principal, addresses)]
         elif name == "patient":
-            resident = _uuid(reference_id(value, "Patient"))
+            resident = uuid_of(reference_id(value, "Patient"))
             found += [device(record) for record in await store.devices_of(principal, resident)]
     return _paged(request, "Device", used, found)
 
 
-@router.get(
-    "/Device/{id}",
-    summary="一台设备 / one Device",
-    responses=answers("Device"),
-)
+@router.get("/Device/{id}", summary="一台设备 / one Device")
 async def read_device(store: StoreOfApp, principal: CurrentPrincipal, id: Id) -> Response:  # noqa: A002
     """Return one device, or a hub."""
     require_scope(principal, "Device", READ)
@@ -312,12 +227,7 @@ async def read_device(store: StoreOfApp, principal: CurrentPrincipal, id: Id) ->
     return _resource(device(records[0]))
 
 
-@router.get(
-    "/Provenance",
-    summary="查询来源 / search Provenance",
-    responses=answers("Bundle"),
-    openapi_extra=takes("target", "_count"),
-)
+@router.get("/Provenance", summary="查询来源 / search Provenance")
 async def search_provenance(
     request: Request, store: StoreOfApp, principal: CurrentPrincipal
 ) -> Response:
@@ -336,11 +246,7 @@ async def search_provenance(
     return _paged(request, "Provenance", used, [provenance(one) for one in made])
 
 
-@router.get(
-    "/Provenance/{id}",
-    summary="一项来源 / one Provenance",
-    responses=answers("Provenance"),
-)
+@router.get("/Provenance/{id}", summary="一项来源 / one Provenance")
 async def read_provenance(
     request: Request,
     store: StoreOfApp,
@@ -353,12 +259,7 @@ async def read_provenance(
     return _resource(provenance(made))
 
 
-@router.get(
-    "/AuditEvent",
-    summary="查询审计 / search AuditEvents",
-    responses=answers("Bundle"),
-    openapi_extra=takes("patient", "_count"),
-)
+@router.get("/AuditEvent", summary="查询审计 / search AuditEvents")
 async def search_audit(
     request: Request, store: StoreOfApp, principal: CurrentPrincipal
 ) -> Response:
@@ -371,7 +272,7 @@ async def search_audit(
     before = used.pop(CURSOR, None)
     records = await store.audit(
         principal,
-        _uuid(reference_id(used["patient"], "Patient")),
+        uuid_of(reference_id(used["patient"], "Patient")),
         int(before) if before and before.isdecimal() and len(before) < 19 else None,  # noqa: PLR2004 - int64
         count + 1,
     )
@@ -511,7 +412,7 @@ async def _stats(
     store: FhirStore, principal: Principal, pairs: Sequence[tuple[str, str]]
 ) -> Response:
     allowed = parts_for(principal, SEARCH)
-    resident, asked = _asked(pairs, datetime.now(UTC), allowed)
+    resident, asked = parse_stats(pairs, datetime.now(UTC), allowed)
     found, left_out = await store.statistics(
         principal,
         resident,
@@ -520,52 +421,6 @@ async def _stats(
         asked.to_at,
     )
     return _resource(stats_document(resident, asked, found, left_out))
-
-
-def _asked(
-    pairs: Sequence[tuple[str, str]], now: datetime, allowed: Sequence[Part]
-) -> tuple[UUID, Asked]:
-    """Return whom and what `$stats` was asked for."""
-    resident: UUID | None = None
-    chosen = [(part, part.places) for part in allowed]
-    statistics: list[str] = []
-    from_at, to_at = now - STATS_DEFAULT, BEHIND_ALL.measured_at
-    for name, value in pairs:
-        match name:
-            case "subject" | "patient":
-                resident = _uuid(reference_id(value, "Patient"))
-            case "code" | "coding":
-                tokens = parse_tokens(value)
-                chosen = [(part, places_with_code(part, tokens)) for part, _places in chosen]
-            case "statistic":
-                statistics += value.split(",")
-            case "duration":
-                from_at = now - timedelta(hours=hours(value))
-            case "period" | "start":
-                from_at = moment(value, name)
-            case "end":
-                to_at = moment(value, name)
-            case _:
-                raise OutcomeError(
-                    Issue.NOT_SUPPORTED,
-                    "未知参数 / unknown parameter",
-                    parameter=name if name.isalnum() else None,
-                )
-    unknown = set(statistics) - set(KNOWN)
-    if unknown:
-        raise OutcomeError(
-            Issue.NOT_SUPPORTED,
-            f"已知的统计 / known are: {', '.join(KNOWN)}",
-            parameter="statistic",
-        )
-    if resident is None:
-        raise patient_not_named()
-    quantities = [
-        (part.sign, part.sign.quantities[place]) for part, places in chosen for place in places
-    ]
-    return resident, Asked(
-        quantities=quantities, statistics=statistics or list(KNOWN), from_at=from_at, to_at=to_at
-    )
 
 
 async def _patients(
@@ -580,7 +435,7 @@ async def _patients(
     after = used.pop(CURSOR, None)
     asked = [used[name] for name in ("_id", "identifier") if name in used]
     if not asked:
-        records = await store.patients(principal, _uuid(after) if after else None, count + 1)
+        records = await store.patients(principal, uuid_of(after) if after else None, count + 1)
         more = records[count - 1].id if len(records) > count else None
         found = [patient(record) for record in records[:count]]
         return _searchset(request, "Patient", list(used.items()), found, after=more)
@@ -600,7 +455,7 @@ def _identified(value: str) -> UUID:
     (token, *_others) = parse_tokens(value)
     if token.system not in {None, RESIDENT_ID}:
         return UUID(int=0)
-    return _uuid(token.code or "")
+    return uuid_of(token.code or "")
 
 
 async def _one(request: Request, store: FhirStore, principal: Principal, text: str) -> Made:
@@ -698,10 +553,3 @@ def _searchset(
 
 def _resource(resource: Resource) -> Response:
     return FhirResponse(orjson.dumps(resource))
-
-
-def _uuid(text: str) -> UUID:
-    try:
-        return UUID(text)
-    except ValueError as error:
-        raise not_found() from error

@@ -8,13 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from api.fhir.parts import Coding, quantity_codings
+from api.cursor import BEHIND_ALL
+from api.fhir.asked import hours, moment, uuid_of
+from api.fhir.outcomes import Issue, OutcomeError, patient_not_named
+from api.fhir.parts import Coding, Part, quantity_codings
 from api.fhir.resources import instant
+from api.fhir.search import reference_id
 from api.fhir.store import Statistics
+from api.fhir.tokens import parse_tokens, places_with_code
 from api.fhir.vocabulary import CATEGORY, UCUM
 from gateway.quantity import Quantity
 from gateway.vital_sign import VitalSign
@@ -22,6 +27,8 @@ from gateway.vital_sign import VitalSign
 SYSTEM = "http://terminology.hl7.org/CodeSystem/observation-statistics"
 KNOWN = ("average", "minimum", "maximum", "count", "std-dev")
 """The statistics that are computed, by R4's codes."""
+STATS_DEFAULT = timedelta(days=30)
+"""What `$stats` covers when neither period nor duration is given, up to now."""
 DIGITS = 6
 """Means and deviations are given with so many significant digits."""
 
@@ -34,6 +41,56 @@ class Asked:
     statistics: Sequence[str]
     from_at: datetime
     to_at: datetime
+
+
+def parse_stats(
+    pairs: Sequence[tuple[str, str]], now: datetime, allowed: Sequence[Part]
+) -> tuple[UUID, Asked]:
+    """Return whom and what `$stats` was asked for.
+
+    Raises:
+        OutcomeError: a parameter is wrong or unknown, or no patient is named.
+    """
+    resident: UUID | None = None
+    chosen = [(part, part.places) for part in allowed]
+    statistics: list[str] = []
+    from_at, to_at = now - STATS_DEFAULT, BEHIND_ALL.measured_at
+    for name, value in pairs:
+        match name:
+            case "subject" | "patient":
+                resident = uuid_of(reference_id(value, "Patient"))
+            case "code" | "coding":
+                tokens = parse_tokens(value)
+                chosen = [(part, places_with_code(part, tokens)) for part, _places in chosen]
+            case "statistic":
+                statistics += value.split(",")
+            case "duration":
+                from_at = now - timedelta(hours=hours(value))
+            case "period" | "start":
+                from_at = moment(value, name)
+            case "end":
+                to_at = moment(value, name)
+            case _:
+                raise OutcomeError(
+                    Issue.NOT_SUPPORTED,
+                    "未知参数 / unknown parameter",
+                    parameter=name if name.isalnum() else None,
+                )
+    unknown = set(statistics) - set(KNOWN)
+    if unknown:
+        raise OutcomeError(
+            Issue.NOT_SUPPORTED,
+            f"已知的统计 / known are: {', '.join(KNOWN)}",
+            parameter="statistic",
+        )
+    if resident is None:
+        raise patient_not_named()
+    quantities = [
+        (part.sign, part.sign.quantities[place]) for part, places in chosen for place in places
+    ]
+    return resident, Asked(
+        quantities=quantities, statistics=statistics or list(KNOWN), from_at=from_at, to_at=to_at
+    )
 
 
 def stats_document(

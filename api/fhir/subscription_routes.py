@@ -14,7 +14,6 @@ from fastapi.responses import Response
 from api.access import CurrentPrincipal, Principal
 from api.archive import Archive
 from api.fhir.access import CREATE, DELETE, READ, require_scope
-from api.fhir.described import REFUSALS, SUBSCRIPTION, answers
 from api.fhir.errors import PREFIX
 from api.fhir.outcomes import Issue, OutcomeError
 from api.fhir.routes import FhirResponse, base_of
@@ -32,9 +31,7 @@ from api.fhir.subscriptions import (
     subscription_resource,
 )
 
-router = APIRouter(
-    prefix=PREFIX, tags=["FHIR"], default_response_class=FhirResponse, responses=REFUSALS
-)
+router = APIRouter(prefix=PREFIX, tags=["FHIR"], default_response_class=FhirResponse)
 
 
 def _subscriptions(request: Request) -> Subscriptions:
@@ -50,8 +47,6 @@ Number = Annotated[int, Query(ge=0, le=(1 << 62), description="事件序号 / an
     "/Subscription",
     summary="订阅 / subscribe",
     status_code=HTTPStatus.CREATED,
-    responses=answers("Subscription", HTTPStatus.CREATED),
-    openapi_extra=SUBSCRIPTION,
 )
 async def create_subscription(
     request: Request, subscriptions: SubscriptionsOfApp, principal: CurrentPrincipal
@@ -73,7 +68,6 @@ async def create_subscription(
 @router.get(
     "/Subscription/{subscription}",
     summary="一项订阅 / one Subscription",
-    responses=answers("Subscription"),
 )
 async def read_subscription(
     subscriptions: SubscriptionsOfApp, principal: CurrentPrincipal, subscription: UUID
@@ -101,7 +95,6 @@ async def delete_subscription(
 @router.get(
     "/Subscription/{subscription}/$status",
     summary="订阅状态 / how a Subscription is",
-    responses=answers("Bundle"),
 )
 async def read_subscription_status(
     request: Request,
@@ -117,7 +110,6 @@ async def read_subscription_status(
 @router.get(
     "/Subscription/{subscription}/$events",
     summary="补读事件 / events to catch up with",
-    responses=answers("Bundle"),
 )
 async def read_subscription_events(
     request: Request,

@@ -18,7 +18,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.access import Principal, Role
-from api.issuer.keys import ALGORITHM, SigningKey
+from api.issuer.keys import ALGORITHM, Keys
 from api.issuer.tokens import ACCESS_TOKEN_TYPE
 from api.problems import problem
 from gateway.errors import UnavailableError
@@ -79,16 +79,17 @@ class Verifier(Protocol):
 class OwnTokens:
     """Checks the tokens of the built-in issuer."""
 
-    key: SigningKey
+    key: Keys
     issuer: str
     audience: str
 
     async def principal(self, token: str) -> Principal:
         """Return who bears the token; see `Verifier`."""
         header = header_of(token, {ACCESS_TOKEN_TYPE})
-        if header.get("kid") != self.key.kid:
+        key = self.key.known(header.get("kid"))
+        if key is None:
             raise RefusedTokenError("key")
-        public = self.key.private.public_key()
+        public = key.private.public_key()
         claims = checked(token, public, (ALGORITHM,), self.issuer, self.audience)
         try:
             return Principal(

@@ -29,7 +29,7 @@ from api.fhir.export import Exports
 from api.fhir.subscriptions import Subscriptions
 from api.idempotency import forget_old_answers
 from api.issuer.issuer import Issuer
-from api.issuer.keys import SigningKey, load_signing_key
+from api.issuer.keys import KeyRing, Keys
 from api.issuer.passwords import Vault
 from api.issuer.store import IssuerStore
 from api.issuer.tokens import AUDIENCE, Signer
@@ -77,7 +77,7 @@ class ApiConfig:
     dsn: str
     host: str
     port: int
-    key: SigningKey
+    key: Keys
     vault: Vault
     audience: str = AUDIENCE
     url: str | None = None
@@ -108,7 +108,7 @@ def config_of(
         dsn=dsn,
         host=settings.api_host if host is None else host,
         port=settings.api_port if port is None else port,
-        key=load_signing_key(settings.home),
+        key=KeyRing(settings.home),
         vault=Vault(settings.home),
         audience=settings.oidc_audience,
         url=settings.api_url,

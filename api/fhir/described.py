@@ -188,7 +188,7 @@ _ANSWERS: Mapping[tuple[str, str], tuple[str, Mapping[str, Any]]] = MappingProxy
         ("get", "/AuditEvent"): ("Bundle", _takes("patient", "_count")),
         ("post", "/Subscription"): ("Subscription", _SUBSCRIPTION),
         ("get", "/Subscription/{subscription}"): ("Subscription", _NOTHING),
-        ("get", "/Subscription/{subscription}/$status"): ("Bundle", _NOTHING),
+        ("get", "/Subscription/{subscription}/$status"): ("Parameters", _NOTHING),
         ("get", "/Subscription/{subscription}/$events"): ("Bundle", _NOTHING),
     }
 )

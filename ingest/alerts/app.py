@@ -32,8 +32,8 @@ from ingest.alerts.silence import look_for_silence, look_for_trouble
 POLL_S = 0.25
 """How often the feed of changes is read; part of how long an alert takes."""
 RESTS = 20.0
-"""After a step it rests so many times as long as the step took: evaluating takes a twentieth of the time,
-and the more comes in, the more residents' changes a step takes together, each reading read once for all."""
+"""After a step it rests so many times as long as the step took, up to `REST_S_MAX`: the more comes in, the
+more changes of a resident a step takes together, and their readings are read once for all."""
 REST_S_MAX = 5.0
 """It rests no longer than this, so that an alert does not wait for the sake of the ingest."""
 TURN_S = 2.0

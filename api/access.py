@@ -106,11 +106,15 @@ class Principal:
 
 
 class ForbiddenError(DataError):
-    """The one who asks may not have this; `why` is the word of access.begin for it."""
+    """The one who asks may not have this; `why` is the word of access.begin for it.
 
-    def __init__(self, why: str) -> None:
+    `is_audited`: the database has refused it, and written that down.
+    """
+
+    def __init__(self, why: str, *, is_audited: bool = False) -> None:
         super().__init__(why)
         self.why = why
+        self.is_audited = is_audited
 
 
 class SignedOutError(DataError):

@@ -13,6 +13,7 @@ from api.conditional import Conditional
 from api.enrolment import Office
 from api.fhir import creation_routes, export_routes, subscription_routes
 from api.fhir import routes as fhir
+from api.fhir.described import describe_fhir
 from api.fhir.errors import SpeakOutcomes, answer_outcomes
 from api.fhir.webhooks import Webhooks
 from api.idempotency import Idempotent
@@ -49,12 +50,14 @@ def create_app(
     identities: IdentityVault | None = None,
     webhooks: Webhooks | None = None,
     rate_per_s: float = RATE_PER_S,
+    scrape_token: str | None = None,
 ) -> FastAPI:
     """Return the application over an archive, for whoever bears a token that `verifier` takes.
 
     `own_issuer`: the built-in one, where it is used. `office` enrols hubs; None: not here.
     `identities` opens the residents' names and numbers; None: they stay sealed here (503).
-    `webhooks` tells subscribers; None: nobody subscribes here (503). One principal may ask `rate_per_s` times (0: no limit).
+    `webhooks` tells subscribers; None: nobody subscribes here (503). One principal may ask
+    `rate_per_s` times (0: no limit). `scrape_token` opens /metrics; None: only an account does.
     """
     # FastAPI's own pages at /docs load scripts from other hosts, so there are none.
     app = FastAPI(
@@ -67,7 +70,7 @@ def create_app(
     app.state.identities = identities
     app.state.webhooks = webhooks
     app.state.feed = Feed(archive)
-    app.openapi = cache(lambda: describe(app))  # type: ignore[method-assign]  # as FastAPI documents it
+    app.openapi = cache(lambda: describe_fhir(describe(app)))  # type: ignore[method-assign]  # as FastAPI documents it
     guarded = [Security(BEARER)]
     for module in GUARDED:
         app.include_router(module.router, dependencies=guarded, responses=ERRORS)
@@ -90,7 +93,7 @@ def create_app(
     app.add_middleware(Conditional)
     app.add_middleware(Idempotent, pool=archive.pool)
     app.add_middleware(LimitRate, rate_per_s=rate_per_s)
-    app.add_middleware(RequireToken, verifier=verifier)
+    app.add_middleware(RequireToken, verifier=verifier, scrape_token=scrape_token)
     app.add_middleware(Boundary)
     app.add_middleware(SpeakOutcomes)
     return app

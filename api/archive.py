@@ -473,7 +473,7 @@ def _refused(why: str) -> DataError:
         case "account":
             return SignedOutError()
         case _:
-            return ForbiddenError(why)
+            return ForbiddenError(why, is_audited=True)
 
 
 async def _records(

@@ -6,6 +6,7 @@ session still stand, the database says in the transaction that reads.
 
 from __future__ import annotations
 
+import hmac
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Any, Protocol
@@ -17,7 +18,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.access import Principal, Role
-from api.issuer.keys import ALGORITHM, SigningKey
+from api.issuer.keys import ALGORITHM, Keys
 from api.issuer.tokens import ACCESS_TOKEN_TYPE
 from api.problems import problem
 from gateway.errors import UnavailableError
@@ -46,6 +47,8 @@ LEEWAY_S = 5
 """The issuer's clock may differ from ours by so much."""
 TOKEN_CHARS_MAX = 8 * 1024
 """A longer token is refused unread."""
+SCRAPE_PATH = "/metrics"
+"""What the scrape token opens, and nothing else."""
 Key = jwt.PyJWK | EllipticCurvePublicKey
 REQUIRED = ("iss", "sub", "aud", "exp")
 
@@ -76,16 +79,17 @@ class Verifier(Protocol):
 class OwnTokens:
     """Checks the tokens of the built-in issuer."""
 
-    key: SigningKey
+    key: Keys
     issuer: str
     audience: str
 
     async def principal(self, token: str) -> Principal:
         """Return who bears the token; see `Verifier`."""
         header = header_of(token, {ACCESS_TOKEN_TYPE})
-        if header.get("kid") != self.key.kid:
+        key = self.key.known(header.get("kid"))
+        if key is None:
             raise RefusedTokenError("key")
-        public = self.key.private.public_key()
+        public = key.private.public_key()
         claims = checked(token, public, (ALGORITHM,), self.issuer, self.audience)
         try:
             return Principal(
@@ -102,13 +106,18 @@ class OwnTokens:
 class RequireToken:
     """ASGI middleware: without a good token there is only what `OPEN_PATHS` names."""
 
-    def __init__(self, app: ASGIApp, verifier: Verifier) -> None:
+    def __init__(self, app: ASGIApp, verifier: Verifier, scrape_token: str | None = None) -> None:
         self._app = app
         self._verifier = verifier
+        self._scrape_token = scrape_token
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request pass with its principal, or answer 401."""
         if scope["type"] != "http" or scope["path"] in OPEN_PATHS:
+            await self._app(scope, receive, send)
+            return
+        if scope["path"] == SCRAPE_PATH and self._is_scraper(scope):
+            scope.setdefault("state", {})["is_scraper"] = True
             await self._app(scope, receive, send)
             return
         try:
@@ -125,6 +134,15 @@ class RequireToken:
                 principal, origin=client[0] if client else None
             )
             await self._app(scope, receive, send)
+
+    def _is_scraper(self, scope: Scope) -> bool:
+        if self._scrape_token is None:
+            return False
+        try:
+            given = _bearer(scope)
+        except RefusedTokenError:
+            return False
+        return hmac.compare_digest(given.encode(), self._scrape_token.encode())
 
 
 def header_of(token: str, types: set[str]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Live events: new readings of those whom a client may see, as they are stored.
+"""Live events: new readings and alerts of those whom a client may see, as they are stored.
 
 Server-sent events (WHATWG HTML, 9.2). One reader a process follows the feed of changes; each client
 has a bounded queue. Every event is decided and audited by the database for the one who gets it. An
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from enum import Enum
@@ -23,17 +23,19 @@ from api import metrics
 from api.access import ForbiddenError, Principal, SignedOutError
 from api.archive import Archive
 from api.json_rows import measurement_document
-from api.live_reads import Given, Wanted, read_news, watched
-from gateway.errors import UnavailableError
-from gateway.platform.changes import (
-    CHANGES_A_READ,
-    START,
-    Change,
-    Place,
-    end_of_changes,
-    is_whole,
-    read_changes,
+from api.live_reads import (
+    Given,
+    News,
+    Wanted,
+    end_of_feed,
+    is_kept,
+    read_feed,
+    read_news,
+    residents_of,
+    watched,
 )
+from gateway.errors import UnavailableError
+from gateway.platform.changes import CHANGES_A_READ, START, Place
 from gateway.platform.logs import get_logger
 
 FOLLOWERS_MAX = 1000
@@ -143,8 +145,7 @@ class Feed:
         follower.whom = await watched(self._archive, follower.principal, follower.only)
         async with self._attaching:
             if not self._followers:
-                async with self._archive.pool.connection() as connection:
-                    self._place = await end_of_changes(connection)
+                self._place = await end_of_feed(self._archive)
             place = self._place or START
             self._followers.add(follower)
             metrics.LIVE_CLIENTS.set(len(self._followers))
@@ -166,80 +167,74 @@ class Feed:
     ) -> AsyncIterator[list[bytes]]:
         """Yield the events of the changes behind `after` up to `until`, a change at a time."""
         while after < until:
-            changes = await self._changes(after)
-            if not changes:
+            feed = await read_feed(self._archive, after)
+            if not feed:
                 return
-            given = await self._given([follower], changes)
-            for number, change in enumerate(changes):
-                if change.place > until:
+            given = await self._given([follower], feed)
+            for number, news in enumerate(feed):
+                if news.place > until:
                     return
-                events = _events(given, 0, number, change, follower.whom)
+                events = _events(given, 0, number, news, follower.whom)
                 if events:
                     yield events
-            after = changes[-1].place
+            after = feed[-1].place
 
     async def can_resume(self, after: Place, until: Place) -> bool:
         """Tell whether all that changed behind a place is still there, and is not too much."""
-        async with self._archive.pool.connection() as connection:
-            return await is_whole(connection, after) and (
-                until.change - after.change <= RESUME_CHANGES_MAX
-            )
+        is_near = until.change - after.change <= RESUME_CHANGES_MAX
+        return is_near and await is_kept(self._archive, after)
 
     async def _deliver(self) -> bool:
         """Deliver what changed since; returns whether there may be more at once."""
         assert self._place is not None  # noqa: S101 - set before the first follower is added
-        changes = await self._changes(self._place)
-        if not changes:
+        feed = await read_feed(self._archive, self._place)
+        if not feed:
             return False
         followers = list(self._followers)
-        given = await self._given(followers, changes)
+        given = await self._given(followers, feed)
         for reader, follower in enumerate(followers):
-            for number, change in enumerate(changes):
-                for event in _events(given, reader, number, change, follower.whom):
+            for number, news in enumerate(feed):
+                for event in _events(given, reader, number, news, follower.whom):
                     follower.give(event)
-        self._place = changes[-1].place
-        return len(changes) == CHANGES_A_READ
+        self._place = feed[-1].place
+        return len(feed) == CHANGES_A_READ
 
-    async def _changes(self, after: Place) -> list[Change]:
-        async with self._archive.pool.connection() as connection:
-            return await read_changes(connection, after)
-
-    async def _given(self, followers: Sequence[Follower], changes: Sequence[Change]) -> _Given:
+    async def _given(self, followers: Sequence[Follower], feed: Sequence[News]) -> _Given:
         """Read what is of interest to anybody, each event rendered once."""
-        residents = {int(who) for change in changes for who in change.changed.resident.tolist()}
-        pairs = [
-            (reader, follower.whom[resident_id])
-            for reader, follower in enumerate(followers)
+        residents = set().union(*map(residents_of, feed))
+        public = {
+            resident_id: follower.whom[resident_id]
+            for follower in followers
             for resident_id in residents & follower.whom.keys()
-        ]
-        if not pairs:
+        }
+        if not public:
             return _Given()
         given = await read_news(
             self._archive,
             Wanted(
                 readers=[follower.principal for follower in followers],
-                pairs=pairs,
-                changes=list(enumerate(changes)),
-                residents=frozenset(
-                    resident_id
-                    for follower in followers
+                pairs=[
+                    (reader, follower.whom[resident_id])
+                    for reader, follower in enumerate(followers)
                     for resident_id in residents & follower.whom.keys()
-                ),
+                ],
+                news=list(enumerate(feed)),
+                public=public,
             ),
         )
-        return _rendered(given, followers)
+        return _rendered(given, public)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Event:
     resident_id: int
-    sign: int
+    sign: int | None
     text: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Given:
-    """Events by the number of their change, and who may have whose."""
+    """Events by the number of their news, and who may have whose."""
 
     events: dict[int, list[_Event]] = field(default_factory=dict)
     admitted: dict[tuple[int, int], frozenset[int]] = field(default_factory=dict)
@@ -315,9 +310,9 @@ def read_place(text: str | None) -> Place | None:
 
 
 def _events(
-    given: _Given, reader: int, number: int, change: Change, whom: dict[int, UUID]
+    given: _Given, reader: int, number: int, news: News, whom: dict[int, UUID]
 ) -> list[bytes]:
-    """Return what a reader may have of a change; the last one bears the change's id."""
+    """Return what a reader may have of one piece of news; the last event bears its id."""
     texts = [
         event.text
         for event in given.events.get(number, ())
@@ -326,12 +321,11 @@ def _events(
         and event.sign not in withheld
     ]
     if texts:
-        texts[-1] = b"id: %d-%d\n" % change.place + texts[-1]
+        texts[-1] = b"id: %d-%d\n" % news.place + texts[-1]
     return texts
 
 
-def _rendered(given: Given, followers: Sequence[Follower]) -> _Given:
-    public = {key: id_ for follower in followers for key, id_ in follower.whom.items()}
+def _rendered(given: Given, public: Mapping[int, UUID]) -> _Given:
     events: dict[int, list[_Event]] = {}
     for measured in given.measured:
         document = {
@@ -343,7 +337,20 @@ def _rendered(given: Given, followers: Sequence[Follower]) -> _Given:
             sign=measured.measurement.place.sign,
             text=b"event: measurement\ndata: %b\n\n" % orjson.dumps(document),
         )
-        events.setdefault(measured.change, []).append(event)
+        events.setdefault(measured.news, []).append(event)
+    for alerted in given.alerted:
+        document = {
+            "resident": public[alerted.resident_id],
+            "what": alerted.what,
+            "at": alerted.at,
+            "alert": alerted.alert,
+        }
+        event = _Event(
+            resident_id=alerted.resident_id,
+            sign=alerted.sign,
+            text=b"event: alert\ndata: %b\n\n" % orjson.dumps(document, option=orjson.OPT_UTC_Z),
+        )
+        events.setdefault(alerted.news, []).append(event)
     return _Given(events=events, admitted=dict(given.admitted))
 
 

@@ -68,9 +68,14 @@ def describe(app: FastAPI) -> dict[str, Any]:
     for operations in schema["paths"].values():
         for operation in operations.values():
             for status, response in operation["responses"].items():
-                if int(status) >= HTTPStatus.BAD_REQUEST:
+                if int(status) >= HTTPStatus.BAD_REQUEST and _is_undescribed(response):
                     response["content"] = content
     return schema
+
+
+def _is_undescribed(response: dict[str, Any]) -> bool:
+    """Tell whether no route said what this refusal looks like: FastAPI's own word does not count."""
+    return "content" not in response or "HTTPValidationError" in str(response["content"])
 
 
 def _example() -> MeasurementDocument:

@@ -22,6 +22,7 @@ from api.access import ForbiddenError, SignedOutError
 from api.archive import UnknownResidentError
 from api.people import ChangedMeanwhileError
 from api.profile import ProfileError
+from api.refusals import audit_refusal
 from gateway.errors import DataError, UnavailableError
 from gateway.platform.logs import get_logger
 
@@ -133,8 +134,11 @@ async def _http(request: Request, error: HTTPException) -> Response:
 
 def _methods(request: Request) -> set[str]:
     """Return all methods of an address: the router names those of its first match only."""
+    paths = request.app.openapi()["paths"]
+    if request.scope["path"] in paths:  # an address of its own is not an id of another one
+        return {method.upper() for method in paths[request.scope["path"]]}
     found: set[str] = set()
-    for path, operations in request.app.openapi()["paths"].items():
+    for path, operations in paths.items():
         # A word of ours is not taken for an id.
         template = path.replace("{resident}", "{resident:uuid}")
         if compile_path(template)[0].fullmatch(request.scope["path"]):
@@ -158,7 +162,9 @@ async def _unknown_resident(_request: Request, _error: UnknownResidentError) -> 
     return problem(HTTPStatus.NOT_FOUND, _UNKNOWN_RESIDENT)
 
 
-async def _forbidden(_request: Request, error: ForbiddenError) -> Response:
+async def _forbidden(request: Request, error: ForbiddenError) -> Response:
+    if not error.is_audited:
+        await audit_refusal(request, error.why)
     return problem(HTTPStatus.FORBIDDEN, _REFUSALS.get(error.why))
 
 

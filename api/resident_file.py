@@ -1,4 +1,4 @@
-"""A resident's copy of the archive: one ZIP with the profile, all measurements as JSON and CSV.
+"""A resident's copy of the archive: one ZIP with the profile, all measurements as JSON, CSV and FHIR.
 
 Personal Information Protection Law, article 45: the person may have a copy. Made in memory-bounded
 steps: pages of measurements go into a file that leaves memory when it is large.
@@ -22,6 +22,7 @@ from api.access import Principal
 from api.archive import Archive
 from api.cursor import BEFORE_ALL, BEHIND_ALL
 from api.documents import AbsentValue, MeasurementDocument
+from api.fhir.copy import fhir_copy
 from api.json_rows import measurement_document
 from api.measurement_rows import VALUES, Order, Selection, stored_measurement
 from api.people import QUERIES, PersonDocument, person, person_document
@@ -49,6 +50,8 @@ README = """\
 profile.json        资料与个人目标 / who you are, and your own limits
 measurements.json   全部测量, 每行一条 / every measurement, one JSON object a line
 measurements.csv    同样的内容, 表格 / the same as a table (UTF-8)
+fhir/*.ndjson       同样的内容, HL7 FHIR R4 资源, 每行一个 / the same as FHIR R4 resources, one a line:
+                    Patient, Device, Observation
 
 时间带有测量地的时差; 数值与设备所示位数一致。 / Times have the offset of where you measured; values
 have the digits that the device showed.
@@ -65,8 +68,9 @@ async def resident_file(
     """Return the archive file; `Archive.reading` names the errors."""
     profile = await person(archive, vault, principal, resident)
     pages = _pages(archive, principal, resident)
+    resources = _resources(archive, principal, resident)
     with tempfile.SpooledTemporaryFile(MEMORY_BYTES_MAX) as file:
-        await write_copy(file, profile, pages)
+        await write_copy(file, profile, pages, resources)
         file.seek(0)
         return file.read(COPY_BYTES_MAX)
 
@@ -94,8 +98,11 @@ async def export_resident(
                 actor=actor, action="resident.copy", resident_id=key[0], origin=origin
             )
             await write_audit(connection, [event])
+            # The doors of the API show the owner what they show a reader of this one resident.
+            await connection.execute(RESIDENTS["read_as_owner"], {"resident_id": key[0]})
             pages = _all_pages(connection, key[0])
-            return await write_copy(file, person_document(vault, resident, found), pages)
+            profile = person_document(vault, resident, found)
+            return await write_copy(file, profile, pages, fhir_copy(connection, resident))
 
 
 async def _all_pages(
@@ -111,8 +118,12 @@ async def write_copy(
     file: IO[bytes],
     profile: PersonDocument,
     pages: AsyncIterator[Sequence[MeasurementDocument]],
+    resources: AsyncIterator[tuple[str, bytes]],
 ) -> int:
-    """Write the archive file and return how many measurements it has."""
+    """Write the archive file and return how many measurements it has.
+
+    `resources`: (kind, lines of NDJSON), all of one kind one after the other.
+    """
     count = 0
     with (
         zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive,
@@ -133,7 +144,28 @@ async def write_copy(
         with archive.open("measurements.csv", "w", force_zip64=True) as rows_file:
             while piece := table.read(MEMORY_BYTES_MAX):
                 rows_file.write(piece)
+        await _write_resources(archive, resources)
     return count
+
+
+async def _write_resources(
+    archive: zipfile.ZipFile, resources: AsyncIterator[tuple[str, bytes]]
+) -> None:
+    """Write a file a kind of resource; an archive holds one open file at a time."""
+    file: IO[bytes] | None = None
+    current = ""
+    try:
+        async for kind, lines in resources:
+            if kind != current:
+                if file is not None:
+                    file.close()
+                file = archive.open(f"fhir/{kind}.ndjson", "w", force_zip64=True)
+                current = kind
+            assert file is not None  # noqa: S101 - opened at the first kind
+            file.write(lines)
+    finally:
+        if file is not None:
+            file.close()
 
 
 def _rendered(page: Sequence[MeasurementDocument]) -> tuple[bytes, bytes]:
@@ -163,6 +195,16 @@ async def _pages(
         if len(rows) < PAGE_ROWS:
             return
         after = rows[-1].place
+
+
+async def _resources(
+    archive: Archive, principal: Principal, resident: UUID
+) -> AsyncIterator[tuple[str, bytes]]:
+    async with archive.reading(
+        principal, action="observation.export", resident=resident
+    ) as connection:
+        async for piece in fhir_copy(connection, resident):
+            yield piece
 
 
 def _headings() -> list[str]:

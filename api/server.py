@@ -10,7 +10,7 @@ import errno
 import socket
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -30,7 +30,7 @@ from api.fhir.subscriptions import Subscriptions
 from api.fhir.webhooks import Webhooks, open_webhooks
 from api.idempotency import forget_old_answers
 from api.issuer.issuer import Issuer
-from api.issuer.keys import SigningKey, load_signing_key
+from api.issuer.keys import KeyRing, Keys
 from api.issuer.passwords import Vault
 from api.issuer.store import IssuerStore
 from api.issuer.tokens import AUDIENCE, Signer
@@ -42,6 +42,7 @@ from gateway.errors import UnavailableError, UsageError
 from gateway.platform.audit import ANCHOR_S, Notary
 from gateway.platform.logs import get_logger
 from gateway.platform.postgres import connect_blocking
+from gateway.platform.secret_files import read_private
 from gateway.platform.service import run_until_signalled
 from gateway.platform.settings import Settings
 
@@ -59,6 +60,8 @@ CLIENTS_MAX = FOLLOWERS_MAX + 512
 """More connections than this are answered 503 and closed."""
 BACKLOG_MAX = 128
 """Connections that wait to be accepted; further ones are the kernel's to refuse."""
+SCRAPE_TOKEN_CHARS_MIN = 32
+"""A shorter scrape token is refused at the start."""
 STOP_S_MAX = 10
 """When the service ends, requests under way have so long; then they are cut off."""
 
@@ -76,7 +79,7 @@ class ApiConfig:
     dsn: str
     host: str
     port: int
-    key: SigningKey
+    key: Keys
     vault: Vault
     audience: str = AUDIENCE
     url: str | None = None
@@ -92,6 +95,8 @@ class ApiConfig:
     webhooks: Webhooks | None = None
     """Tells subscribers of FHIR; None: nobody subscribes here."""
     rate_per_s: float = RATE_PER_S
+    scrape_token: str | None = field(default=None, repr=False)
+    """Opens /metrics for Prometheus; None: only an account does."""
 
 
 def config_of(
@@ -107,7 +112,7 @@ def config_of(
         dsn=dsn,
         host=settings.api_host if host is None else host,
         port=settings.api_port if port is None else port,
-        key=load_signing_key(settings.home),
+        key=KeyRing(settings.home),
         vault=Vault(settings.home),
         audience=settings.oidc_audience,
         url=settings.api_url,
@@ -118,7 +123,25 @@ def config_of(
         identities=open_vault(settings.home),
         webhooks=open_webhooks(settings.home, settings.webhook_hosts),
         rate_per_s=settings.api_rate_per_s,
+        scrape_token=_scrape_token(settings.metrics_token_file),
     )
+
+
+def _scrape_token(path: Path | None) -> str | None:
+    """Read the token that Prometheus bears.
+
+    Raises:
+        UsageError: others may read the file, or what it holds can be guessed.
+    """
+    if path is None:
+        return None
+    token = read_private(path, "HEARTH_METRICS_TOKEN_FILE")
+    if len(token) < SCRAPE_TOKEN_CHARS_MIN or not token.isascii():
+        raise UsageError(
+            f"HEARTH_METRICS_TOKEN_FILE: 至少 {SCRAPE_TOKEN_CHARS_MIN} 个字符 / at least so many "
+            "characters, such as of `openssl rand -hex 32`"
+        )
+    return token
 
 
 async def run(config: ApiConfig) -> None:
@@ -229,6 +252,7 @@ def _application(
             identities=config.identities,
             webhooks=config.webhooks,
             rate_per_s=config.rate_per_s,
+            scrape_token=config.scrape_token,
         )
     url = config.url or url_of(*listener.getsockname()[:2])
     signer = Signer(key=config.key, issuer=url, audience=config.audience)
@@ -242,6 +266,7 @@ def _application(
         identities=config.identities,
         webhooks=config.webhooks,
         rate_per_s=config.rate_per_s,
+        scrape_token=config.scrape_token,
     )
 
 

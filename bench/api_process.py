@@ -16,7 +16,7 @@ from pathlib import Path
 from uuid import UUID
 
 from api.access import Role
-from api.issuer.keys import load_signing_key
+from api.issuer.keys import KeyRing
 from api.issuer.tokens import AUDIENCE, Account, Signer
 from gateway.errors import UnavailableError
 from gateway.platform.postgres import connect_blocking, dsn_with, sql
@@ -59,7 +59,7 @@ def reader_of(dsn: str, server: str) -> str:
 def running_api(reader: str) -> Iterator[ApiProcess]:
     """Run the API for the block, without a limit of requests; its tokens are its own issuer's."""
     with tempfile.TemporaryDirectory() as home:
-        signer = Signer(key=load_signing_key(Path(home)), issuer=_ISSUER, audience=AUDIENCE)
+        signer = Signer(key=KeyRing(Path(home)), issuer=_ISSUER, audience=AUDIENCE)
         token = signer.access_token(
             SERVICE, datetime.now(UTC), session=None, client="bench", scope=_SCOPES, lifetime=_LIFE
         )

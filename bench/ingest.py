@@ -75,8 +75,8 @@ async def _measure(dsn: str, load: Load, progress: Callable[[str], None]) -> lis
     connection = await connect(dsn, application="hearth-bench", autocommit=True)
     async with connection:
         registry = await load_registry(connection)
-        path = _Path(dsn, registry)
-        stream = _rounds()
+        path = IngestPath(dsn, registry)
+        stream = fresh_rounds()
         async with asyncio.TaskGroup() as group:
             tasks = path.start(group)
             await path.run(next(stream))  # warm: every device is known from here on
@@ -101,7 +101,7 @@ async def _measure(dsn: str, load: Load, progress: Callable[[str], None]) -> lis
     ]  # fmt: skip
 
 
-class _Path:
+class IngestPath:
     """The service's pipeline, timed from messages to answers."""
 
     def __init__(self, dsn: str, registry: Registry) -> None:
@@ -111,12 +111,14 @@ class _Path:
         self._pipeline = Pipeline(dsn, self._waiting.get, _Still(registry), self._answer)
 
     def start(self, group: asyncio.TaskGroup) -> list[asyncio.Task[None]]:
+        """Run the pipeline in a group; cancel what is returned to end it."""
         return [
             group.create_task(self._pipeline.prepare_forever()),
             group.create_task(self._pipeline.commit_forever()),
         ]
 
     async def run(self, flushes: Sequence[list[Message]]) -> float:
+        """Store messages, a flush each; returns how long it took until the last answer, in seconds."""
         self._unanswered = len(flushes)
         self._answered.clear()
         started = time.perf_counter()
@@ -175,7 +177,7 @@ def _encoded(messages: Sequence[Message], registry: Registry) -> list[Stream]:
     return encode_measurements(rows, places, ms_since_epoch(datetime.now(UTC)))
 
 
-def _rounds() -> Iterator[list[list[Message]]]:
+def fresh_rounds() -> Iterator[list[list[Message]]]:
     """Yield the flushes of one round after the other; no reading comes twice."""
     start = datetime.now(UTC) - timedelta(days=20)
     for first in itertools.count(0, _FLUSHES_A_ROUND):

@@ -148,7 +148,7 @@ class Client(Transport):
     def follow(
         self, *, resident: list[str] | None = None, last_event_id: str | None = None
     ) -> Iterator[Event]:
-        """Follow new readings of those whom you may see: late ones and re-attributed ones too."""
+        """Follow new readings and alerts of those whom you may see: late and re-attributed readings too."""
         return self.events(
             "GET",
             "/api/v1/live",

@@ -5,6 +5,10 @@ before and checked after a restore. A restore makes a new database beside the on
 timescaledb_pre_restore and timescaledb_post_restore around pg_restore, proves its ledger, and only
 then takes the old one's name; the old one stays under another.
 
+The residents' keys are not in it. An erasure destroys a key (docs/archive.md), and that holds for a copy
+only if the copy lacks the key: so they have a backup of their own, one file a time, and each new one
+removes those that are older than `KEYS_KEPT`. A restore puts in what file of keys it is given.
+
 What a restore to an older state costs is told by the hubs' receipts: batches committed after the
 backup are gone from the store and gone from the hubs' queues; the hubs keep them aside and send them
 again when asked (`hearth admin hub resend`).
@@ -18,7 +22,7 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from gateway.errors import UnavailableError, UsageError
@@ -29,8 +33,10 @@ from gateway.platform.postgres import (
     dsn_with,
     load_queries,
     sql,
+    translated,
 )
 from gateway.platform.process import Child, Program
+from gateway.platform.secret_files import write_private
 from ingest.ledger import read_ledger
 
 FORMAT = 1
@@ -40,9 +46,13 @@ BLOCKS_SKIPPED = 1_000_000
 """Blocks of batch ids that no worker can have taken between a backup and its restore: 4e9 batches."""
 MAINTENANCE = "postgres"
 """The database that initdb makes for such work; a server of one's own has it too."""
+KEYS_KEPT = timedelta(days=30)
+"""A backup of the keys is removed after this: so long after an erasure no backup opens the identity."""
+KEYS_TABLE = "public.resident_key"
 PROGRAM_S_MAX = 24 * 3600.0
 """A dump or restore that takes longer is ended."""
 
+_KEYS_AT = "%Y%m%dT%H%M%SZ"
 _QUERIES = load_queries(Path(__file__).parent / "sql" / "backup.sql")
 
 Progress = Callable[[float], None]
@@ -80,6 +90,8 @@ class Restored:
     kept_as: str
     published: int
     stored: int
+    keys: int
+    """Residents whose identity can be opened again."""
 
 
 def backup(dsn: str, folder: Path, tools: Tools, progress: Progress) -> Facts:
@@ -99,7 +111,7 @@ def backup(dsn: str, folder: Path, tools: Tools, progress: Progress) -> Facts:
         archive = unfinished / "archive.dump"
         _run(
             tools.pg_dump,
-            ("--format=custom", f"--file={archive}"),
+            ("--format=custom", f"--exclude-table-data={KEYS_TABLE}", f"--file={archive}"),
             dsn,
             tools.log,
             lambda: progress(min(_size(archive) * 4 / facts.database_bytes, 0.99)),
@@ -113,17 +125,58 @@ def backup(dsn: str, folder: Path, tools: Tools, progress: Progress) -> Facts:
     return facts
 
 
+def backup_keys(dsn: str, folder: Path, now: datetime) -> Path:
+    """Write the residents' keys into a file of `folder`, remove those older than `KEYS_KEPT`; return it.
+
+    Raises:
+        UnavailableError: the database is down; nothing was removed.
+    """
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with (
+        _session(dsn) as connection,
+        connection.cursor() as cursor,
+        cursor.copy(_QUERIES["keys_out"]) as copy,
+    ):
+        text = b"".join(copy)
+    file = folder / f"keys-{now.astimezone(UTC):{_KEYS_AT}}.copy"
+    write_private(file, text)
+    for other in folder.glob("keys-*.copy"):
+        if _taken_at(other) < now - KEYS_KEPT:
+            other.unlink()
+    return file
+
+
+def _taken_at(file: Path) -> datetime:
+    """Return when a backup of the keys was taken; one whose name we did not give counts as new."""
+    try:
+        at = datetime.strptime(file.stem.removeprefix("keys-"), _KEYS_AT)  # noqa: DTZ007 - below
+    except ValueError:
+        return datetime.max.replace(tzinfo=UTC)
+    return at.replace(tzinfo=UTC)
+
+
 def restore(
-    superuser_dsn: str, database: str, owner: str, folder: Path, tools: Tools, progress: Progress
+    superuser_dsn: str,
+    database: str,
+    owner: str,
+    folder: Path,
+    tools: Tools,
+    progress: Progress,
+    *,
+    keys: Path | None = None,
 ) -> Restored:
     """Put a backup in the place of a database, which is kept under another name.
 
+    `keys` is a file of `backup_keys`; without it the identities stay sealed. A resident whose key it
+    lacks, who was erased before it was taken, stays sealed for good.
+
     Raises:
-        UsageError: the folder is no backup, or this server cannot hold it.
+        UsageError: the folder is no backup, the file of keys cannot be read, or this server cannot hold it.
         UnavailableError: the server is down, or what was restored does not prove its ledger; then the
             database in use is as it was.
     """
     facts = read_facts(folder)
+    given = None if keys is None else _read_keys(keys)
     # Not the database itself: it is renamed, and that goes from another one only.
     superuser_dsn = dsn_with(superuser_dsn, dbname=MAINTENANCE)
     made = f"{database}_restoring"
@@ -145,6 +198,7 @@ def restore(
     with _session(target) as connection:
         connection.execute("SELECT timescaledb_post_restore()")
         connection.execute(_QUERIES["beyond_all_blocks"], {"blocks": BLOCKS_SKIPPED})
+        put = 0 if given is None else _put_keys(connection, given)
         connection.execute("ANALYZE")
     ledger = read_ledger(target)
     if ledger.disagreeing or ledger.total("published") < facts.published:
@@ -160,6 +214,7 @@ def restore(
         kept_as=kept_as,
         published=ledger.total("published"),
         stored=ledger.total("stored"),
+        keys=put,
     )
 
 
@@ -179,6 +234,22 @@ def read_facts(folder: Path) -> Facts:
             f"备份由更新版本创建 / {folder} was made by a newer Hearth: upgrade this one"
         )
     return facts
+
+
+def _read_keys(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise UsageError(f"无法读取密钥备份 / {file} cannot be read: {error.strerror}") from error
+
+
+def _put_keys(connection: Connection, text: bytes) -> int:
+    with translated(), connection.transaction(), connection.cursor() as cursor:
+        cursor.execute(_QUERIES["make_given_keys"])
+        with cursor.copy(_QUERIES["keys_in"]) as copy:
+            copy.write(text)
+        cursor.execute(_QUERIES["put_keys"])
+        return cursor.rowcount
 
 
 def _facts(dsn: str) -> Facts:

@@ -19,6 +19,7 @@ from api.access import Role
 from api.app import create_app
 from api.archive import Archive, open_archive
 from api.auth import OwnTokens
+from api.enrolment import Office
 from api.fhir.webhooks import Webhooks
 from api.issuer.issuer import Issuer
 from api.issuer.keys import key_of
@@ -106,7 +107,9 @@ def public_id(dsn: str, resident_id: int = RESIDENT) -> UUID:
 
 
 @asynccontextmanager
-async def api_over(dsn: str, rate_per_s: float = 0) -> AsyncIterator[httpx.AsyncClient]:
+async def api_over(
+    dsn: str, rate_per_s: float = 0, scrape_token: str | None = None
+) -> AsyncIterator[httpx.AsyncClient]:
     """Run the application over a database; the client speaks to it without a network."""
     async with open_archive(as_api(dsn)) as archive:
         app = create_app(
@@ -116,6 +119,7 @@ async def api_over(dsn: str, rate_per_s: float = 0) -> AsyncIterator[httpx.Async
             identities=IDENTITIES,
             webhooks=WEBHOOKS,
             rate_per_s=rate_per_s,
+            scrape_token=scrape_token,
         )
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(
@@ -143,10 +147,11 @@ def a_config(
 
 @asynccontextmanager
 async def served(
-    dsn: str, exports: Path | None = None, rate_per_s: float = 0
+    dsn: str, exports: Path | None = None, rate_per_s: float = 0, office: Office | None = None
 ) -> AsyncIterator[httpx.AsyncClient]:
     """Serve the API on a free port; the client speaks real HTTP to it."""
-    config = replace(a_config(as_api(dsn), exports=exports), rate_per_s=rate_per_s)
+    config = a_config(as_api(dsn), exports=exports)
+    config = replace(config, rate_per_s=rate_per_s, office=office)
     async with (
         serving(config) as port,
         httpx.AsyncClient(base_url=f"http://{LOOPBACK}:{port}", headers=BEARER) as client,

@@ -86,9 +86,15 @@ async def parameters(request: Request) -> list[tuple[str, str]]:
         return pairs
     try:
         document = orjson.loads(body)
+        if document["resourceType"] != "Parameters":
+            raise ValueError("another resource")  # noqa: TRY301 - told below, like all the others
         for parameter in document["parameter"]:
-            ((_kind, value),) = [(k, v) for k, v in parameter.items() if k.startswith("value")]
-            pairs.append((str(parameter["name"]), _plain(value)))
+            ((kind, value),) = [(k, v) for k, v in parameter.items() if k.startswith("value")]
+            if not isinstance(parameter["name"], str) or not (
+                kind != "valueString" or isinstance(value, str)
+            ):
+                raise TypeError("no text")  # noqa: TRY301
+            pairs.append((parameter["name"], _plain(value)))
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise OutcomeError(Issue.INVALID, "应为 Parameters 资源 / a Parameters resource") from error
     return _bounded(pairs)

@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api.fhir.outcomes import Finding, Issue, OutcomeError, outcome, outcome_response
 from api.fhir.vocabulary import MEDIA_TYPE
 from api.problems import MEDIA_TYPE as PROBLEM
+from api.refusals import audit_refusal
 
 PREFIX = "/fhir"
 
@@ -84,5 +85,7 @@ def answer_outcomes(app: FastAPI) -> None:
     app.exception_handler(OutcomeError)(_refused)
 
 
-async def _refused(_request: Request, error: OutcomeError) -> Response:
+async def _refused(request: Request, error: OutcomeError) -> Response:
+    if error.finding.issue is Issue.FORBIDDEN:
+        await audit_refusal(request, "scope")
     return outcome_response(error.status, error.finding)

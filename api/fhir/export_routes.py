@@ -9,7 +9,7 @@ from uuid import UUID
 
 import orjson
 from fastapi import APIRouter, Depends, Request
-from fastapi.responses import FileResponse, Response
+from fastapi.responses import FileResponse, JSONResponse, Response
 
 from api.access import CurrentPrincipal, Principal
 from api.cursor import BEFORE_ALL
@@ -19,14 +19,14 @@ from api.fhir.errors import PREFIX
 from api.fhir.export import KINDS, RUNNING_MAX, Exports, Status, TooManyExportsError
 from api.fhir.outcomes import Finding, Issue, OutcomeError, outcome_response
 from api.fhir.resources import instant
-from api.fhir.routes import FhirResponse, base_of
+from api.fhir.routes import base_of
 from api.fhir.vocabulary import NDJSON
 
 RETRY_AFTER_S = 2
 """How long a client is asked to wait between two looks at an export."""
 FORMATS = frozenset({NDJSON, "application/ndjson", "ndjson", "application/fhir ndjson"})
 
-router = APIRouter(prefix=PREFIX, tags=["FHIR"], default_response_class=FhirResponse)
+router = APIRouter(prefix=PREFIX, tags=["FHIR"], default_response_class=Response)
 
 
 async def _exports(request: Request) -> Exports:
@@ -43,7 +43,11 @@ async def _exports(request: Request) -> Exports:
 ExportsOfApp = Annotated[Exports, Depends(_exports)]
 
 
-@router.get("/$export", summary="批量导出 / bulk export", status_code=HTTPStatus.ACCEPTED)
+@router.get(
+    "/$export",
+    summary="批量导出 / bulk export",
+    status_code=HTTPStatus.ACCEPTED,
+)
 async def begin_export(
     request: Request, exports: ExportsOfApp, principal: CurrentPrincipal
 ) -> Response:
@@ -51,7 +55,11 @@ async def begin_export(
     return await _begin(request, exports, principal)
 
 
-@router.get("/Patient/$export", summary="批量导出 / bulk export", status_code=HTTPStatus.ACCEPTED)
+@router.get(
+    "/Patient/$export",
+    summary="批量导出 / bulk export",
+    status_code=HTTPStatus.ACCEPTED,
+)
 async def begin_patient_export(
     request: Request, exports: ExportsOfApp, principal: CurrentPrincipal
 ) -> Response:
@@ -59,7 +67,11 @@ async def begin_patient_export(
     return await _begin(request, exports, principal)
 
 
-@router.get("/$export-status/{export}", summary="导出进度 / how far an export is")
+@router.get(
+    "/$export-status/{export}",
+    summary="导出进度 / how far an export is",
+    response_class=JSONResponse,
+)
 async def read_export(
     request: Request, exports: ExportsOfApp, principal: CurrentPrincipal, export: UUID
 ) -> Response:
@@ -93,7 +105,10 @@ async def cancel_export(
     return Response(status_code=HTTPStatus.ACCEPTED)
 
 
-@router.get("/$export-file/{export}/{kind}.ndjson", summary="导出文件 / a file of an export")
+@router.get(
+    "/$export-file/{export}/{kind}.ndjson",
+    summary="导出文件 / a file of an export",
+)
 async def read_export_file(
     exports: ExportsOfApp, principal: CurrentPrincipal, export: UUID, kind: str
 ) -> Response:

@@ -10,7 +10,7 @@ from uuid import UUID
 
 import orjson
 from fastapi import APIRouter, Depends, Path, Request
-from fastapi.responses import Response
+from fastapi.responses import JSONResponse, Response
 
 from api.access import CurrentPrincipal, Principal
 from api.archive import Archive, UnknownResidentError
@@ -95,7 +95,11 @@ async def read_capability(request: Request) -> Response:
     return _resource(capability(base_of(request)))
 
 
-@open_router.get("/.well-known/smart-configuration", summary="SMART 配置 / SMART configuration")
+@open_router.get(
+    "/.well-known/smart-configuration",
+    summary="SMART 配置 / SMART configuration",
+    response_class=JSONResponse,
+)
 async def read_smart_configuration(request: Request) -> Response:
     """Tell where tokens come from and what they can say; nothing where another issuer gives them."""
     issuer: Issuer | None = request.app.state.issuer
@@ -201,16 +205,15 @@ async def search_devices(
     """Find devices by their ids or by whose they are."""
     require_scope(principal, "Device", SEARCH)
     found: list[Resource] = []
-    used = []
-    for name, value in known(request, query(request), {"_id", "patient", "_count"}):
-        used.append((name, value))
+    used = known(request, query(request), {"_id", "patient", "_count", CURSOR})
+    for name, value in used:
         if name == "_id":
             addresses = [a for a in map(device_of, alternatives(value)) if a is not None]
             found += [device(record) for record in await store.devices(principal, addresses)]
         elif name == "patient":
             resident = uuid_of(reference_id(value, "Patient"))
             found += [device(record) for record in await store.devices_of(principal, resident)]
-    return _searchset(request, "Device", used, found)
+    return _paged(request, "Device", used, found)
 
 
 @router.get("/Device/{id}", summary="一台设备 / one Device")
@@ -235,7 +238,7 @@ async def search_provenance(
 ) -> Response:
     """Tell how Observations came to be, by `target`."""
     require_scope(principal, "Provenance", SEARCH)
-    used = known(request, query(request), {"target", "_count"})
+    used = known(request, query(request), {"target", "_count", CURSOR})
     targets = [
         reference_id(value, "Observation")
         for name, values in used
@@ -245,7 +248,7 @@ async def search_provenance(
     search = Search(parts=parts_for(principal, READ))
     ids = _ids(targets)[:COUNT_MAX]
     made = await store.by_ids(principal, ids, search)
-    return _searchset(request, "Provenance", used, [provenance(one) for one in made])
+    return _paged(request, "Provenance", used, [provenance(one) for one in made])
 
 
 @router.get("/Provenance/{id}", summary="一项来源 / one Provenance")
@@ -527,6 +530,18 @@ def _entry(base: str, kind: str, resource: Resource, mode: str) -> Entry:
         json=orjson.dumps(resource),
         mode=mode,
     )
+
+
+def _paged(
+    request: Request, kind: str, used: Sequence[tuple[str, str]], found: Sequence[Resource]
+) -> Response:
+    """Return a page of the few that were found, in the order of their ids."""
+    asked = dict(used)
+    count, after = page_count(asked), asked.get(CURSOR, "")
+    rest = sorted((one for one in found if str(one["id"]) > after), key=lambda one: str(one["id"]))
+    last = str(rest[count - 1]["id"]) if len(rest) > count else None
+    kept = [(name, value) for name, value in used if name != CURSOR]
+    return _searchset(request, kind, kept, rest[:count], after=last)
 
 
 def _searchset(

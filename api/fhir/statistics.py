@@ -30,6 +30,8 @@ from gateway.vital_sign import VitalSign
 SYSTEM = "http://terminology.hl7.org/CodeSystem/observation-statistics"
 KNOWN = ("average", "minimum", "maximum", "count", "std-dev")
 """The statistics that are computed, by R4's codes."""
+STATS_DEFAULT = timedelta(days=30)
+"""What `$stats` covers when neither period nor duration is given, up to now."""
 DIGITS = 6
 """Means and deviations are given with so many significant digits."""
 

@@ -266,8 +266,7 @@ class FhirStore:
         async with self._archive.reading(
             principal, action="device.search", needs=Needs.RECORD, resident=resident
         ) as connection:
-            rows = await _fetch(connection, _QUERIES["devices_of_resident"], {"resident": resident})
-        return [_device(row) for row in rows]
+            return await read_devices(connection, resident)
 
     async def devices(self, principal: Principal, addresses: Sequence[str]) -> list[DeviceRecord]:
         """Return those of some devices that the principal may see."""
@@ -286,12 +285,10 @@ class FhirStore:
 
     async def patient(self, principal: Principal, resident: UUID) -> PatientRecord | None:
         """Return one resident."""
-        parameters = {"ids": [resident], "after": None, "limit": 1}
         async with self._archive.reading(
             principal, action="patient.read", needs=Needs.RECORD, resident=resident
         ) as connection:
-            rows = await _fetch(connection, _QUERIES["patients"], parameters)
-        return _patient(rows[0]) if rows else None
+            return await read_patient(connection, resident)
 
     async def patients(
         self, principal: Principal, after: UUID | None, limit: int
@@ -332,18 +329,34 @@ class FhirStore:
         self, principal: Principal, resident: UUID, since: datetime | None, action: str
     ) -> AsyncIterator[AsyncIterator[Sequence[Row]]]:
         """Open all of a resident's rows, oldest first, `ROWS_FETCHED` at a time."""
+        async with self._archive.reading(principal, action=action, resident=resident) as connection:
+            yield read_rows(connection, resident, since)
+
+
+async def read_rows(
+    connection: AsyncConnection[TupleRow], resident: UUID, since: datetime | None = None
+) -> AsyncIterator[Sequence[Row]]:
+    """Yield all of a resident's rows that the transaction may read, oldest first, `ROWS_FETCHED` at a time."""
+    async with connection.cursor(name="everything", binary=True) as cursor:
         parameters = {"resident": resident, "since": since or BEFORE_ALL.measured_at}
-        async with (
-            self._archive.reading(principal, action=action, resident=resident) as connection,
-            connection.cursor(name="everything", binary=True) as cursor,
-        ):
-            await cursor.execute(_ALL, parameters)
+        await cursor.execute(_ALL, parameters)
+        while rows := await cursor.fetchmany(ROWS_FETCHED):
+            yield rows
 
-            async def batches() -> AsyncIterator[Sequence[Row]]:
-                while rows := await cursor.fetchmany(ROWS_FETCHED):
-                    yield rows
 
-            yield batches()
+async def read_devices(connection: AsyncConnection[TupleRow], resident: UUID) -> list[DeviceRecord]:
+    """Return the devices that are or were a resident's."""
+    rows = await _fetch(connection, _QUERIES["devices_of_resident"], {"resident": resident})
+    return [_device(row) for row in rows]
+
+
+async def read_patient(
+    connection: AsyncConnection[TupleRow], resident: UUID
+) -> PatientRecord | None:
+    """Return one resident; None: the transaction may not see them."""
+    parameters = {"ids": [resident], "after": None, "limit": 1}
+    rows = await _fetch(connection, _QUERIES["patients"], parameters)
+    return _patient(rows[0]) if rows else None
 
 
 def page_parameters(resident: UUID, search: Search, limit: int) -> dict[str, Any]:

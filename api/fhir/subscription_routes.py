@@ -51,7 +51,11 @@ SubscriptionsOfApp = Annotated[Subscriptions, Depends(_subscriptions)]
 Number = Annotated[int, Query(ge=0, le=(1 << 62), description="事件序号 / an event's number")]
 
 
-@router.post("/Subscription", summary="订阅 / subscribe", status_code=HTTPStatus.CREATED)
+@router.post(
+    "/Subscription",
+    summary="订阅 / subscribe",
+    status_code=HTTPStatus.CREATED,
+)
 async def create_subscription(
     request: Request, subscriptions: SubscriptionsOfApp, principal: CurrentPrincipal
 ) -> Response:
@@ -69,7 +73,10 @@ async def create_subscription(
     return FhirResponse(body, status_code=HTTPStatus.CREATED, headers=headers)
 
 
-@router.get("/Subscription/{subscription}", summary="一项订阅 / one Subscription")
+@router.get(
+    "/Subscription/{subscription}",
+    summary="一项订阅 / one Subscription",
+)
 async def read_subscription(
     subscriptions: SubscriptionsOfApp, principal: CurrentPrincipal, subscription: UUID
 ) -> Response:
@@ -93,7 +100,10 @@ async def delete_subscription(
     return Response(status_code=HTTPStatus.NO_CONTENT)
 
 
-@router.get("/Subscription/{subscription}/$status", summary="订阅状态 / how a Subscription is")
+@router.get(
+    "/Subscription/{subscription}/$status",
+    summary="订阅状态 / how a Subscription is",
+)
 async def read_subscription_status(
     request: Request,
     subscriptions: SubscriptionsOfApp,
@@ -105,7 +115,10 @@ async def read_subscription_status(
     return FhirResponse(orjson.dumps(status_resource(one, base_of(request), "query-status")))
 
 
-@router.get("/Subscription/{subscription}/$events", summary="补读事件 / events to catch up with")
+@router.get(
+    "/Subscription/{subscription}/$events",
+    summary="补读事件 / events to catch up with",
+)
 async def read_subscription_events(
     request: Request,
     subscriptions: SubscriptionsOfApp,
@@ -125,6 +138,8 @@ async def read_subscription_events(
 def _wish(body: bytes, principal: Principal, webhooks: Webhooks) -> Wish:
     try:
         document = orjson.loads(body)
+        if document["resourceType"] != "Subscription":
+            raise TypeError("another resource")  # noqa: TRY301 - told below, like all the others
         channel = document["channel"]
         criteria, kind, endpoint = document["criteria"], channel["type"], channel["endpoint"]
         if criteria == TOPIC:

@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 import jwt
 
 from api.access import Role
-from api.issuer.keys import ALGORITHM, SigningKey
+from api.issuer.keys import ALGORITHM, Keys
 
 AUDIENCE = "hearth"
 """Whom access tokens are for, where the settings say nothing else."""
@@ -38,7 +38,7 @@ class Account:
 class Signer:
     """Signs for one issuer; access tokens are for one audience."""
 
-    key: SigningKey
+    key: Keys
     issuer: str
     audience: str
 
@@ -105,5 +105,6 @@ class Signer:
         return self._signed(claims, "JWT")
 
     def _signed(self, claims: dict[str, object], kind: str) -> str:
-        headers = {"kid": self.key.kid, "typ": kind}
-        return jwt.encode(claims, self.key.private, algorithm=ALGORITHM, headers=headers)
+        key = self.key.newest
+        headers = {"kid": key.kid, "typ": kind}
+        return jwt.encode(claims, key.private, algorithm=ALGORITHM, headers=headers)

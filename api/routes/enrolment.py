@@ -23,13 +23,21 @@ goes on for everybody else."""
 AT_ONCE_MAX = 2
 """Further requests wait for their turn."""
 
-_BODY: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {"application/json": {"schema": {"type": "object"}}},
-        "description": "docs/hub-identity.md",
+_BASE64 = {"type": "string", "contentEncoding": "base64"}
+
+
+def _body(**first: dict[str, Any]) -> dict[str, Any]:
+    fields = first | dict.fromkeys(("nonce", "request", "signature"), _BASE64)
+    schema = {"type": "object", "properties": fields, "required": list(fields)}
+    return {
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": schema}},
+            "description": "docs/hub-identity.md",
+        }
     }
-}
+
+
 _RESPONSES: dict[int | str, dict[str, Any]] = {
     HTTPStatus.BAD_REQUEST: {"description": "请求格式错误 / no enrolment"},
     HTTPStatus.FORBIDDEN: {"description": "不予登记 / refused"},
@@ -96,7 +104,7 @@ class Desk:
     ENROL_PATH,
     summary="网关登记 / a hub's first certificate",
     responses=_RESPONSES,
-    openapi_extra=_BODY,
+    openapi_extra=_body(code={"type": "string"}),
 )
 async def enrol(request: Request) -> Response:
     """Answer a hub that has a one-time code."""
@@ -107,7 +115,7 @@ async def enrol(request: Request) -> Response:
     RENEW_PATH,
     summary="证书续期 / a hub's next certificate",
     responses=_RESPONSES,
-    openapi_extra=_BODY,
+    openapi_extra=_body(certificate=_BASE64),
 )
 async def renew(request: Request) -> Response:
     """Answer a hub that has a certificate."""

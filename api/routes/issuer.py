@@ -5,8 +5,9 @@ RFC 8414 and OpenID Connect Discovery 1.0, RFC 6749, RFC 7009.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from http import HTTPStatus
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import parse_qsl, urlencode
 
 from fastapi import APIRouter, Depends, FastAPI, Request
@@ -23,9 +24,45 @@ from api.issuer.issuer import (
     WrongClientError,
 )
 from api.issuer.keys import ALGORITHM
+from api.openapi import ERRORS
 from api.routes.parameters import json_response
 
-router = APIRouter(tags=["登录 / sign-in"])
+_TEXT = {"type": "string"}
+_FORM = "application/x-www-form-urlencoded"
+_HTML: dict[str, Any] = {"text/html": {"schema": {"type": "string"}}}
+_REFUSAL: dict[str, Any] = {
+    "application/json": {
+        "schema": {
+            "type": "object",
+            "properties": {"error": {"type": "string"}, "error_description": {"type": "string"}},
+            "required": ["error"],
+        }
+    }
+}
+_REFUSED: dict[int | str, dict[str, Any]] = {
+    HTTPStatus.BAD_REQUEST: {"description": "被拒绝 / RFC 6749, 5.2", "content": _REFUSAL},
+    HTTPStatus.UNAUTHORIZED: {"description": "客户端不明 / invalid_client", "content": _REFUSAL},
+}
+_SENT_BACK: dict[int | str, dict[str, Any]] = {
+    HTTPStatus.SEE_OTHER: {"description": "回到客户端 / back to the client: RFC 6749, 4.1.2"},
+    HTTPStatus.BAD_REQUEST: {
+        "description": "客户端不明 / the client is not known, or a parameter no parameter",
+        "content": _HTML | _REFUSAL,
+    },
+}
+_WRONG: dict[int | str, dict[str, Any]] = {
+    HTTPStatus.FORBIDDEN: {"description": "登录信息有误 / something is wrong", "content": _HTML}
+}
+_BOUNDS: dict[int | str, dict[str, Any]] = {
+    status: ERRORS[status]
+    for status in (
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+        HTTPStatus.REQUEST_URI_TOO_LONG,
+        HTTPStatus.SERVICE_UNAVAILABLE,
+    )
+}
+
+router = APIRouter(tags=["登录 / sign-in"], responses=_BOUNDS)
 
 CARRIED = (
     "response_type", "client_id", "redirect_uri", "scope", "state", "nonce", "code_challenge",
@@ -42,6 +79,12 @@ async def _issuer(request: Request) -> Issuer:
 
 
 IssuerOfApp = Annotated[Issuer, Depends(_issuer)]
+
+
+def _form_body(*names: str, required: Sequence[str] = ()) -> dict[str, Any]:
+    properties = dict.fromkeys([*required, *names], _TEXT)
+    schema = {"type": "object", "properties": properties, "required": list(required)}
+    return {"requestBody": {"required": True, "content": {_FORM: {"schema": schema}}}}
 
 
 @router.get("/.well-known/openid-configuration", summary="发现 / discovery")
@@ -62,7 +105,18 @@ async def read_keys(issuer: IssuerOfApp) -> Response:
     return json_response(issuer.key.jwks)
 
 
-@router.get("/oauth/authorize", summary="登录页 / the sign-in page", response_class=HTMLResponse)
+@router.get(
+    "/oauth/authorize",
+    summary="登录页 / the sign-in page",
+    response_class=HTMLResponse,
+    responses=_SENT_BACK,
+    openapi_extra={
+        "parameters": [
+            {"name": name, "in": "query", "required": name in CARRIED[:3], "schema": _TEXT}
+            for name in CARRIED
+        ]
+    },
+)
 async def show_sign_in(request: Request, issuer: IssuerOfApp) -> Response:
     """Show the sign-in page for a request of a client; PKCE with S256 is needed."""
     fields = _fields(request.url.query)
@@ -72,7 +126,13 @@ async def show_sign_in(request: Request, issuer: IssuerOfApp) -> Response:
     return _form(fields, checked)
 
 
-@router.post("/oauth/authorize", summary="登录 / sign in", response_class=HTMLResponse)
+@router.post(
+    "/oauth/authorize",
+    summary="登录 / sign in",
+    response_class=HTMLResponse,
+    responses=_SENT_BACK | _WRONG,
+    openapi_extra=_form_body(*CARRIED, "login", "password", "code"),
+)
 async def sign_in(request: Request, issuer: IssuerOfApp) -> Response:
     """Take what a person typed; send them back to the client with a code, or show the page again."""
     fields = await _form_of(request)
@@ -92,7 +152,16 @@ async def sign_in(request: Request, issuer: IssuerOfApp) -> Response:
     return _back(checked.redirect_uri, code=code, state=checked.state, iss=issuer.url)
 
 
-@router.post("/oauth/token", summary="令牌 / tokens")
+@router.post(
+    "/oauth/token",
+    summary="令牌 / tokens",
+    responses=_REFUSED,
+    openapi_extra=_form_body(
+        *("client_id", "code", "redirect_uri", "code_verifier", "refresh_token"),
+        *("client_assertion_type", "client_assertion", "scope"),
+        required=["grant_type"],
+    ),
+)
 async def issue_tokens(request: Request, issuer: IssuerOfApp) -> Response:
     """Exchange a code, a refresh token or a service's signed assertion for tokens."""
     fields, origin = await _form_of(request), _origin(request)
@@ -108,10 +177,19 @@ async def issue_tokens(request: Request, issuer: IssuerOfApp) -> Response:
     return json_response(tokens.as_json())
 
 
-@router.post("/oauth/revoke", summary="退出 / sign out")
+@router.post(
+    "/oauth/revoke",
+    summary="退出 / sign out",
+    response_class=Response,
+    responses=_REFUSED,
+    openapi_extra=_form_body("client_id", required=["token"]),
+)
 async def revoke(request: Request, issuer: IssuerOfApp) -> Response:
     """Revoke the session of a refresh token; RFC 7009."""
-    await issuer.revoke(await _form_of(request), _origin(request))
+    fields = await _form_of(request)
+    if "token" not in fields:
+        raise OAuthError("invalid_request", "token is what to revoke (RFC 7009, 2.1)")
+    await issuer.revoke(fields, _origin(request))
     return Response(status_code=HTTPStatus.OK)
 
 

@@ -1,4 +1,4 @@
-"""Live events of new readings."""
+"""Live events of new readings and of alerts."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ _EVENT = {
     "properties": {
         "event": {"type": "string"},
         "id": {"type": "string"},
-        "data": {"type": "string", "description": "JSON: `resident` and `measurement`"},
+        "data": {
+            "type": "string",
+            "description": "JSON: `resident` and `measurement`, or `resident`, `what`, `at` and `alert`",
+        },
     },
     "required": ["event", "data"],
 }
@@ -64,9 +67,9 @@ async def follow(
         str | None, Header(description="从此处继续 / go on behind this event's id", max_length=40)
     ] = None,
 ) -> Response:
-    """Follow new readings of those whom you may see: late ones and re-attributed ones too.
+    """Follow new readings and alerts of those whom you may see: late and re-attributed readings too.
 
-    Events: `measurement`; `ready` (nothing is missed from here on); `reset` (too much was missed: read
+    Events: `measurement`; `alert` (raised, cleared, acknowledged, …); `ready` (nothing is missed from here on); `reset` (too much was missed: read
     the measurements anew); `dropped` (you read too slowly) and `reconnect`, after which the stream ends
     and goes on with Last-Event-ID; `signed_out`.
     """

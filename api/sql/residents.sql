@@ -247,3 +247,9 @@ WHERE resident_id = %(resident_id)s AND during @> now() AND lower(during) IS DIS
 -- name: disable_account
 -- The resident's own account, if there is one, opens nothing any more.
 UPDATE account SET disabled_at = coalesce(disabled_at, now()) WHERE resident_id = %(resident_id)s
+
+-- name: read_as_owner
+-- Let the views of the schema access show the owner one resident, for this transaction.
+SELECT access.note(
+    ARRAY[%(resident_id)s]::integer[], '{}', ARRAY[%(resident_id)s]::integer[], ''
+)

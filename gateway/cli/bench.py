@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from bench.alerts import bench_alerts
 from bench.api import bench_api
 from bench.attribution import bench_attribution
 from bench.audit import bench_audit
@@ -27,6 +28,7 @@ from gateway.platform.embedded.services import start_services
 from gateway.platform.settings import load_settings
 
 ON_DATABASE: dict[str, Callable[..., list[Result]]] = {
+    "alerts": bench_alerts,
     "api": bench_api,
     "attribution": bench_attribution,
     "audit": bench_audit,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -67,14 +68,14 @@ def backup(folder: Annotated[Path, typer.Argument(help="新目录 / a new folder
     """备份整个数据库, 服务可继续运行 / back the whole store up; services may run meanwhile.
 
     The folder holds pg_dump's archive and backup.json. It contains residents' data: keep it as safe as
-    the database itself.
+    the database itself. The residents' keys are not in it: `hearth db backup-keys`.
     """
     settings = load_settings()
     with _progress() as progress:
         facts = backups.backup(database_url(settings), folder, _tools(settings), progress)
     typer.echo(
-        f"完成 / done: {folder}, {facts.stored:,} 条测量 / measurements; 密钥另行备份 / the secrets are "
-        "backed up apart: hearth db backup-secrets",
+        f"完成 / done: {folder}, {facts.stored:,} 条测量 / measurements; 不含居民密钥与服务密钥 / without "
+        "the residents' keys and the secrets: hearth db backup-keys, hearth db backup-secrets",
         err=True,
     )
 
@@ -115,10 +116,27 @@ def restore_secrets_(
     typer.echo(f"完成 / done: {', '.join(put_back) or '已全部存在 / all there already'}", err=True)
 
 
+@app.command("backup-keys", epilog="例 / example:\n\nhearth db backup-keys /srv/keys")
+def backup_keys(folder: Annotated[Path, typer.Argument(help="目录 / a folder.")]) -> None:
+    """备份居民密钥, 30 天前的备份随即删除 / back up the residents' keys; what is older than 30 days goes.
+
+    Keep it apart from the backups of the store, and copy it nowhere where it stays for longer: an
+    erasure holds for the backups once no copy of the key is left.
+    """
+    file = backups.backup_keys(_dsn(), folder, datetime.now(UTC))
+    typer.echo(f"完成 / done: {file}", err=True)
+
+
 @app.command(epilog="例 / example:\n\nhearth db restore /srv/backup/2026-11-25 --yes")
 def restore(
     folder: Annotated[Path, typer.Argument(help="备份目录 / a backup's folder.")],
     *,
+    keys: Annotated[
+        Path | None,
+        typer.Option(
+            help="居民密钥的备份, 缺少则姓名等不可读 / the keys; without, names stay sealed."
+        ),
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="不再询问 / do not ask.")] = False,
 ) -> None:
     """用备份替换当前数据库, 原库改名保留 / put a backup in the store's place; the old one is kept.
@@ -143,9 +161,10 @@ def restore(
             folder,
             _tools(settings),
             progress,
+            keys=keys,
         )
     typer.echo(
-        f"已恢复 / restored: {done.stored:,} 条测量 / measurements; 原库 / the former database: "
+        f"已恢复 / restored: {done.stored:,} 条测量 / measurements, {done.keys:,} 把密钥 / keys; 原库 / the former database: "
         f"{done.kept_as}\n下一步 / next: hearth admin hub resend --all --since {facts.taken_at}",
         err=True,
     )

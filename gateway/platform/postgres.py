@@ -8,7 +8,7 @@ refuses `DataError`; anything else is a mistake of ours and passes through.
 from __future__ import annotations
 
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -218,9 +218,13 @@ async def copy_in(connection: AsyncConnection, statement: sql.Composed, data: me
             await copy.write(data[start : start + COPY_CHUNK_BYTES])
 
 
-async def copy_out(connection: AsyncConnection, statement: sql.SQL) -> bytes:
+async def copy_out(
+    connection: AsyncConnection,
+    statement: sql.SQL | sql.Composed,
+    parameters: Mapping[str, object] | None = None,
+) -> bytes:
     """Return the whole stream of a COPY ... TO STDOUT statement."""
-    async with connection.cursor() as cursor, cursor.copy(statement) as copy:
+    async with connection.cursor() as cursor, cursor.copy(statement, parameters) as copy:
         return b"".join([bytes(piece) async for piece in copy])
 
 

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import os
 import secrets
+import stat
 from pathlib import Path, PurePath
+
+from gateway.errors import UsageError
 
 SECRET_BYTES = 32
 """256 random bits: guessing is hopeless, so a hash of one need not be slow."""
@@ -28,6 +31,20 @@ def secret(home: Path, name: str) -> str:
 def secret_path(home: Path, name: str) -> Path:
     """Return the file of a secret: HOME/secrets/NAME."""
     return home / "secrets" / name
+
+
+def read_private(path: Path, setting: str) -> str:
+    """Return a secret that a person keeps in a file; `setting` names it in errors.
+
+    Raises:
+        UsageError: it cannot be read, or anybody but its owner may read it too.
+    """
+    try:
+        if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+            raise UsageError(f"{setting}: 他人可读 / others may read it: chmod 600")
+        return path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{setting}: 无法读取 / cannot be read: {type(error).__name__}") from error
 
 
 def write_private(path: Path, content: bytes) -> None:

@@ -147,6 +147,13 @@ class Settings(BaseSettings):
         int,
         Field(ge=0, le=65535, description="/metrics, /healthz, /readyz; 0: any free port."),
     ] = 0
+    metrics_token_file: Annotated[
+        Path | None,
+        Field(
+            description="The token with which Prometheus reads the API's /metrics, in a file that "
+            "only its owner can read; without it an account with hearth/operations is needed."
+        ),
+    ] = None
     ingest_flush_rows: Annotated[
         int, Field(ge=1, le=500_000, description="Measurements after which a flush begins.")
     ] = 20_000

@@ -11,6 +11,7 @@ from pathlib import Path
 from gateway.errors import UnavailableError
 from gateway.platform.backoff import Backoff
 from gateway.platform.changes import (
+    CHANGES_A_READ,
     Place,
     end_of_changes,
     is_whole,
@@ -30,6 +31,11 @@ from ingest.alerts.silence import look_for_silence, look_for_trouble
 
 POLL_S = 0.25
 """How often the feed of changes is read; part of how long an alert takes."""
+RESTS = 20.0
+"""After a step it rests so many times as long as the step took, up to `REST_S_MAX`: the more comes in, the
+more changes of a resident a step takes together, and their readings are read once for all."""
+REST_S_MAX = 5.0
+"""It rests no longer than this, so that an alert does not wait for the sake of the ingest."""
 TURN_S = 2.0
 """How often one that stands by tries to take over."""
 LOOK_S = 300.0
@@ -79,6 +85,13 @@ async def follow(connection: AsyncConnection, evaluator: Evaluator) -> Evaluated
         return await evaluator.follow(changes, _now_ms())
 
 
+def rest_s(took_s: float, changes: int) -> float:
+    """Return how long to rest after a step; one that is behind by more than a read does not."""
+    if changes >= CHANGES_A_READ:
+        return 0.0
+    return min(max(POLL_S, took_s * RESTS), REST_S_MAX)
+
+
 class _Service:
     def __init__(self, config: AlertsConfig) -> None:
         self._config = config
@@ -116,7 +129,9 @@ class _Service:
         evaluator = Evaluator(connection)
         look_at = prune_at = time.monotonic()
         while True:
+            began_s = time.monotonic()
             done = await follow(connection, evaluator)
+            took_s = time.monotonic() - began_s
             if done is not None:
                 _account(done)
             if time.monotonic() >= look_at:
@@ -125,8 +140,7 @@ class _Service:
             if time.monotonic() >= prune_at:
                 prune_at = time.monotonic() + PRUNE_S
                 await prune_changes(connection)
-            if done is None:
-                await asyncio.sleep(POLL_S)
+            await asyncio.sleep(rest_s(took_s, 0 if done is None else done.changes))
 
     async def _look(self, connection: AsyncConnection, evaluator: Evaluator) -> None:
         rules = await asyncio.to_thread(self._rules)

@@ -28,6 +28,7 @@ from gateway.guidelines.alerts import (
 from gateway.guidelines.samples import Samples
 from gateway.platform.changes import Change, Place
 from gateway.platform.postgres import AsyncConnection, dict_row
+from gateway.vital_sign import VitalSign
 from gateway.vitals import BY_CODE, BY_NAME
 from ingest.alerts.readings import read_samples
 from ingest.alerts.reconcile import Alert, Episode, State, Step, What, reconcile
@@ -44,8 +45,9 @@ NOBODY = 0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluated:
-    """What a step did."""
+    """What a step did. `changes`: how many of the feed it took; 0 where it began anew."""
 
+    changes: int
     residents: int
     readings: int
     told: Mapping[What, int]
@@ -73,26 +75,24 @@ class Evaluator:
         earliest = _earliest(changes)
         total = _Total()
         async with self._connection.transaction():
-            for found in await self.rules():
-                oldest = earliest.get(BY_NAME[found.rule.sign].code, {})
-                await self._rule(found, oldest, now_ms, total)
+            for sign, rules in _by_sign(await self.rules()):
+                await self._sign(sign, rules, earliest.get(sign.code, {}), now_ms, total)
             await self.stand_at(changes[-1].place)
-        return total.evaluated()
+        return total.evaluated(len(changes))
 
     async def begin_anew(self, end: Place, now_ms: int) -> Evaluated:
         """Evaluate everything of the last `HISTORY_MS` and stand at the end of the feed."""
         total = _Total()
         from_ms_ = now_ms - HISTORY_MS
         async with self._connection.transaction():
-            for found in await self.rules():
+            for sign, rules in _by_sign(await self.rules()):
                 cursor = await self._connection.execute(
-                    QUERIES["all_residents"],
-                    {"sign": BY_NAME[found.rule.sign].code, "from_at": from_ms(from_ms_)},
+                    QUERIES["all_residents"], {"sign": sign.code, "from_at": from_ms(from_ms_)}
                 )
                 oldest = {resident: from_ms_ for (resident,) in await cursor.fetchall()}
-                await self._rule(found, oldest, now_ms, total)
+                await self._sign(sign, rules, oldest, now_ms, total)
             await self.stand_at(end)
-        return total.evaluated()
+        return total.evaluated(0)
 
     async def stand_at(self, place: Place) -> None:
         """Note how far the feed is evaluated."""
@@ -121,45 +121,57 @@ class Evaluator:
                 alerts[row["resident_id"]].append(_alert(row))
         return alerts
 
-    async def _rule(
-        self, found: RuleInForce, oldest: Mapping[int, int], now_ms: int, total: _Total
+    async def _sign(
+        self,
+        sign: VitalSign,
+        rules: Sequence[RuleInForce],
+        oldest: Mapping[int, int],
+        now_ms: int,
+        total: _Total,
     ) -> None:
         # By the earliest change, so that one far back does not make a thousand others read as far.
         residents = sorted(oldest, key=oldest.__getitem__)
+        for first in range(0, len(residents), RESIDENTS_A_QUERY):
+            some = {who: oldest[who] for who in residents[first : first + RESIDENTS_A_QUERY]}
+            plans = [await self._plan(found, some) for found in rules]
+            await self._some(sign, [plan for plan in plans if plan.starts], now_ms, total)
+
+    async def _plan(self, found: RuleInForce, oldest: Mapping[int, int]) -> _Plan:
+        """Find out for whom of those that changed a rule is to be evaluated, and from where on."""
+        residents = sorted(oldest)
         if found.rule.marked_only:
             cursor = await self._connection.execute(
                 QUERIES["marked"], {"rule": found.rule.name, "residents": residents}
             )
             marked = {resident for (resident,) in await cursor.fetchall()}
             residents = [resident for resident in residents if resident in marked]
-        for first in range(0, len(residents), RESIDENTS_A_QUERY):
-            some = residents[first : first + RESIDENTS_A_QUERY]
-            await self._some(found, {who: oldest[who] for who in some}, now_ms, total)
+        alerts = await self.alerts_of(found.rule.name, residents)
+        starts = {who: _start(found.rule, alerts.get(who, ()), oldest[who]) for who in residents}
+        return _Plan(found=found, starts=starts, alerts=alerts)
 
     async def _some(
-        self, found: RuleInForce, oldest: Mapping[int, int], now_ms: int, total: _Total
+        self, sign: VitalSign, plans: Sequence[_Plan], now_ms: int, total: _Total
     ) -> None:
-        rule = found.rule
-        alerts = await self.alerts_of(rule.name, list(oldest))
-        starts = {
-            resident: _start(rule, alerts[resident], changed_ms)
-            for resident, changed_ms in sorted(oldest.items())
-        }
-        residents = np.array(list(starts), np.int64)
-        start_ms = np.array(list(starts.values()), np.int64)
-        readings = await read_samples(
-            self._connection,
-            residents,
-            BY_NAME[rule.sign],
-            from_ms(int(start_ms.min()) - rule.reach_ms),
-        )
-        total.count(residents=len(residents), readings=len(readings))
-        targets = await self._targets(rule, residents)
-        by_resident = _episodes(rule, readings, targets, residents, start_ms)
-        for resident, start in starts.items():
-            concerned = [alert for alert in alerts[resident] if alert.episode.last_ms >= start]
-            steps = reconcile(by_resident.get(resident, []), concerned, now_ms)
-            total.told += await self.write(rule.name, found.rule_id, resident, steps)
+        """Evaluate the rules of a sign on its readings, which are read once for all of them."""
+        if not plans:
+            return
+        everybody = np.array(sorted(set().union(*(plan.starts for plan in plans))), np.int64)
+        from_at = from_ms(min(plan.from_ms for plan in plans))
+        readings = await read_samples(self._connection, everybody, sign, from_at)
+        total.count(residents=len(everybody), readings=len(readings))
+        for plan in plans:
+            rule, residents = plan.found.rule, np.array(list(plan.starts), np.int64)
+            start_ms = np.array(list(plan.starts.values()), np.int64)
+            own = readings
+            if len(residents) < len(everybody):
+                own = readings.where(np.isin(readings.resident, residents))
+            targets = await self._targets(rule, residents)
+            by_resident = _episodes(rule, own, targets, residents, start_ms)
+            for resident in sorted(by_resident.keys() | plan.alerts.keys()):
+                start, known = plan.starts[resident], plan.alerts.get(resident, ())
+                concerned = [alert for alert in known if alert.episode.last_ms >= start]
+                steps = reconcile(by_resident.get(resident, []), concerned, now_ms)
+                total.told += await self.write(rule.name, plan.found.rule_id, resident, steps)
 
     async def _targets(self, rule: AlertRule, residents: npt.NDArray[np.int64]) -> Targets:
         """Return the residents' own limits where they take the place of the rule's thresholds."""
@@ -213,6 +225,21 @@ class Evaluator:
             await self._connection.execute(QUERIES["tell_webhooks"], {"event_id": event_id})
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Plan:
+    """One rule's part of a step: by resident, from where on it is evaluated, and the alerts there are."""
+
+    found: RuleInForce
+    starts: Mapping[int, int]
+    """In the order of the residents."""
+    alerts: Mapping[int, Sequence[Alert]]
+
+    @property
+    def from_ms(self) -> int:
+        """From where on readings are needed."""
+        return min(self.starts.values()) - self.found.rule.reach_ms
+
+
 class _Total:
     """Sums up a step."""
 
@@ -225,9 +252,21 @@ class _Total:
         self._residents += residents
         self._readings += readings
 
-    def evaluated(self) -> Evaluated:
+    def evaluated(self, changes: int) -> Evaluated:
         told = {what: self.told.count(what) for what in What if what in self.told}
-        return Evaluated(residents=self._residents, readings=self._readings, told=told)
+        return Evaluated(
+            changes=changes, residents=self._residents, readings=self._readings, told=told
+        )
+
+
+def _by_sign(
+    rules: Sequence[RuleInForce],
+) -> list[tuple[VitalSign, Sequence[RuleInForce]]]:
+    """Return the rules by whose readings they are of."""
+    names = dict.fromkeys(found.rule.sign for found in rules)
+    return [
+        (BY_NAME[name], [found for found in rules if found.rule.sign == name]) for name in names
+    ]
 
 
 def _earliest(changes: Sequence[Change]) -> dict[int, dict[int, int]]:

@@ -34,3 +34,26 @@ WHERE datname = %(database)s AND pid <> pg_backend_pid()
 -- name: beyond_all_blocks
 -- Workers hold blocks of batch ids that they took after the backup: no id is given out again.
 SELECT setval('batch_block', nextval('batch_block') + %(blocks)s)
+
+-- name: keys_out
+-- The residents' keys, by the ids that never change.
+COPY (
+    SELECT r.public_id, k.key_id, k.wrapped
+    FROM resident_key AS k JOIN resident AS r USING (resident_id)
+    ORDER BY r.public_id
+) TO STDOUT
+
+-- name: make_given_keys
+-- Where the keys of a backup wait for their residents.
+CREATE TEMPORARY TABLE given_key (public_id uuid, key_id smallint, wrapped bytea) ON COMMIT DROP
+
+-- name: keys_in
+-- The keys of a backup.
+COPY given_key FROM STDIN
+
+-- name: put_keys
+-- Give each resident who is there and has none their key.
+INSERT INTO resident_key (resident_id, key_id, wrapped)
+SELECT r.resident_id, given.key_id, given.wrapped
+FROM given_key AS given JOIN resident AS r USING (public_id)
+ON CONFLICT (resident_id) DO NOTHING

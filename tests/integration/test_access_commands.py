@@ -11,7 +11,7 @@ import typer
 from typer.testing import CliRunner
 
 from api.auth import OwnTokens
-from api.issuer.keys import key_of, load_signing_key
+from api.issuer.keys import KeyRing, key_of
 from api.issuer.tokens import AUDIENCE
 from gateway.cli import audit
 from gateway.cli.admin import careteam, client, user
@@ -88,9 +88,7 @@ async def test_a_token_on_an_administrators_word_is_good_and_audited(database: s
     run(user.app, "add", "wang.li", "--role", "clinician")
     token = run(user.app, "token", "wang.li").strip()
     settings = load_settings()
-    own = OwnTokens(
-        key=load_signing_key(settings.home), issuer=settings.issuer_url, audience=AUDIENCE
-    )
+    own = OwnTokens(key=KeyRing(settings.home), issuer=settings.issuer_url, audience=AUDIENCE)
     principal = await own.principal(token)
     assert principal.session is not None
     assert run(user.app, "sessions", "wang.li", "--json").count(str(principal.session)) == 1

@@ -20,6 +20,7 @@ from api.resident_merge import merge
 from api.server import serving
 from gateway.platform.postgres import connect_blocking
 from gateway.platform.settings import LOOPBACK
+from ingest.alerts.rules import seed_rules
 from tests.archives import API, BEARER, a_config, public_id, served, store
 from tests.fixtures.database import as_api
 from tests.worlds import NOON, OTHER_RESIDENT, a_pressure, a_weight, enter_registry, query
@@ -133,6 +134,78 @@ async def test_every_event_is_audited(database: str, api: httpx.AsyncClient) -> 
         await stream.readings(1)
     audited = "SELECT resident_id FROM audit WHERE action = 'measurement.live'"
     assert query(database, audited) == [(101,)]
+
+
+def raise_alert(database: str, sign: int | None = 1) -> None:
+    """As the evaluator does: an alert and what happened to it, in one transaction."""
+    with connect_blocking(database, application="hearth-tests", autocommit=True) as connection:
+        connection.execute(
+            "WITH rule AS (SELECT rule_id, name FROM alert_rule LIMIT 1), raised AS ("
+            " INSERT INTO alert (resident_id, rule, rule_id, started_at, last_at, stage, readings,"
+            " is_note, sign) SELECT 101, name, rule_id, now(), now(), 2, 1, false, %s"
+            " FROM rule RETURNING alert_id)"
+            " INSERT INTO alert_event (alert_id, actor, what)"
+            " SELECT alert_id, 'service:alerts', 'raised' FROM raised",
+            [sign],
+        )
+
+
+@pytest.fixture
+def rules(database: str) -> None:
+    with connect_blocking(database, application="hearth-tests") as connection:
+        seed_rules(connection)
+
+
+@pytest.mark.usefixtures("rules")
+async def test_an_alert_comes_among_the_readings_and_only_to_whom_may_see_it(
+    database: str, api: httpx.AsyncClient
+) -> None:
+    mine, other = public_id(database), public_id(database, OTHER_RESIDENT)
+    async with following(api, mine) as stream, following(api, other) as others:
+        await store(database, a_pressure(), sequence=1)
+        await stream.readings(1)
+        raise_alert(database)
+        name, data = await stream.next()
+        assert (name, data["resident"], data["what"]) == ("alert", str(mine), "raised")
+        assert data["alert"]["stage"] == 2
+        assert data["alert"]["state"] == "open"
+        assert set(data["alert"]["title"]) >= {"zh", "en"}
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.5):
+                await others.next()
+    audited = "SELECT action, resident_id FROM audit WHERE action LIKE '%.live' ORDER BY audit_id"
+    assert query(database, audited) == [("measurement.live", 101), ("alert.live", 101)]
+
+
+@pytest.mark.usefixtures("rules")
+async def test_alerts_that_were_missed_come_in_their_order_behind_the_last_id(
+    database: str, api: httpx.AsyncClient
+) -> None:
+    resident = public_id(database)
+    async with following(api, resident) as stream:
+        raise_alert(database)
+        assert (await stream.next())[0] == "alert"
+        last_id = stream.last_id
+    await store(database, a_pressure(), sequence=1)
+    raise_alert(database)
+    async with following(api, resident, after=last_id) as stream:
+        names = [(await stream.next())[0] for _ in range(3)]
+        assert names == ["measurement", "alert", "ready"]
+
+
+@pytest.mark.usefixtures("rules")
+async def test_an_alert_of_a_withheld_sign_does_not_come(
+    database: str, api: httpx.AsyncClient
+) -> None:
+    query(database, "INSERT INTO objection (resident_id, sign) VALUES (101, 1)")
+    async with following(api, public_id(database)) as stream:
+        raise_alert(database)
+        raise_alert(database, sign=None)  # of no sign: from silence
+        _name, data = await stream.next()
+        assert data["what"] == "raised"
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.5):
+                await stream.next()
 
 
 async def test_a_withheld_sign_does_not_come(database: str, api: httpx.AsyncClient) -> None:

@@ -251,7 +251,13 @@ async def test_the_worklist_tells_when_and_no_values(database: str, api: httpx.A
     assert (never["last_measured_at"], never["signs"]) == (None, {})
 
 
-async def test_a_copy_has_everything_in_two_forms(database: str, api: httpx.AsyncClient) -> None:
+def response_text(content: bytes) -> str:
+    """The Observations of a copy, as they are written: a parsed number has lost its last zero."""
+    with zipfile.ZipFile(io.BytesIO(content)) as copy:
+        return copy.read("fhir/Observation.ndjson").decode()
+
+
+async def test_a_copy_has_everything_in_three_forms(database: str, api: httpx.AsyncClient) -> None:
     await store(database, a_pressure(), a_weight("70.050"))
     response = await api.get(f"{API}/residents/{public_id(database)}/copy")
     assert response.headers["content-type"] == "application/zip"
@@ -259,6 +265,15 @@ async def test_a_copy_has_everything_in_two_forms(database: str, api: httpx.Asyn
         lines = [json.loads(line) for line in copy.read("measurements.json").splitlines()]
         table = list(csv.DictReader(io.StringIO(copy.read("measurements.csv").decode("utf-8-sig"))))
         profile = json.loads(copy.read("profile.json"))
+        fhir = {
+            kind: [json.loads(line) for line in copy.read(f"fhir/{kind}.ndjson").splitlines()]
+            for kind in ("Patient", "Device", "Observation")
+        }
+    assert [one["id"] for one in fhir["Patient"]] == [str(public_id(database))]
+    assert {one["resourceType"] for one in fhir["Device"]} == {"Device"}
+    observed = {one["code"]["coding"][0]["code"]: one for one in fhir["Observation"]}
+    assert {"85354-9", "29463-7"} <= set(observed)
+    assert '"value":70.050' in response_text(response.content)
     assert {line["sign"] for line in lines} == {"blood_pressure", "body_weight"}
     assert {row["body_weight_kg"] for row in table} == {"70.050", ""}
     assert {row["mean_arterial_mmhg"] for row in table} == {"not_sent", ""}

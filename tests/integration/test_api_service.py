@@ -19,7 +19,7 @@ import pytest
 
 from api import server
 from api.archive import open_archive
-from api.issuer.keys import load_signing_key
+from api.issuer.keys import KeyRing
 from api.issuer.tokens import AUDIENCE, Signer
 from api.records import NewDevice, NewHub, Registration
 from api.registry import register
@@ -347,9 +347,7 @@ def test_the_command_serves_until_it_is_told_to_end_and_logs_no_secret(
 
 def a_token_for(home: Path, port: int) -> str:
     """A token of the issuer of the process under test."""
-    signer = Signer(
-        key=load_signing_key(home), issuer=f"http://{LOOPBACK}:{port}", audience=AUDIENCE
-    )
+    signer = Signer(key=KeyRing(home), issuer=f"http://{LOOPBACK}:{port}", audience=AUDIENCE)
     return signer.access_token(
         SERVICE, datetime.now(UTC), session=None, client="tests", scope="system/*.rs"
     )

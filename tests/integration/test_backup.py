@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -12,11 +13,11 @@ from gateway.errors import UsageError
 from gateway.platform.embedded.database import NAME, SUPERUSER, Database
 from gateway.platform.embedded.packages import Packages
 from gateway.platform.postgres import connect_blocking, sql
-from ingest.backup import Tools, backup, read_facts, restore
+from ingest.backup import Tools, backup, backup_keys, read_facts, restore
 from ingest.ledger import read_ledger
 from tests.fixtures.database import close_to_all, database_for, make_timescale
 from tests.fixtures.workers import Workers, a_hub
-from tests.worlds import NOON, a_message, a_pressure, query
+from tests.worlds import NOON, a_message, a_pressure, enter_registry, query
 
 pytestmark = pytest.mark.integration
 
@@ -107,6 +108,44 @@ def test_a_backup_comes_back_on_another_server_s_empty_database(
             database_server.url(SUPERUSER, SUPERUSER),
             f"DROP DATABASE {done.kept_as} WITH (FORCE)",
         )
+
+
+@pytest.mark.usefixtures("drop_former")
+def test_a_backup_of_the_store_opens_nobody_without_the_backup_of_the_keys(
+    database: str, database_server: Database, tools: Tools, tmp_path: Path
+) -> None:
+    """One resident is erased after the store's backup and before the keys'; another stays."""
+    name = database.rpartition("/")[2]
+    enter_registry(database)
+    query(
+        database,
+        "INSERT INTO resident_key (resident_id, key_id, wrapped)"
+        " SELECT resident_id, 1, decode(repeat(to_hex(resident_id % 256), 30), 'hex') FROM resident"
+        " WHERE resident_id IN (101, 102)",
+    )
+    backup(database, tmp_path / "backup", tools, lambda _part: None)
+    query(database, "DELETE FROM resident_key WHERE resident_id = 101")
+    keys = backup_keys(database, tmp_path / "keys", datetime.now(UTC))
+    known = query(database, "SELECT * FROM resident_key ORDER BY resident_id")
+    assert [resident for resident, *_key in known] == [102]
+    assert keys.stat().st_mode & 0o777 == 0o600
+    where = (database_server.url(SUPERUSER, SUPERUSER), name, NAME, tmp_path / "backup", tools)
+    assert restore(*where, lambda _part: None).keys == 0
+    assert query(database, "SELECT * FROM resident_key") == []
+    time.sleep(1.1)  # what is kept of the former database is named by the second
+    assert restore(*where, lambda _part: None, keys=keys).keys == 1
+    assert query(database, "SELECT * FROM resident_key ORDER BY resident_id") == known
+    with pytest.raises(UsageError, match="cannot be read"):
+        restore(*where, lambda _part: None, keys=tmp_path / "none")
+
+
+def test_backups_of_the_keys_are_removed_after_thirty_days(database: str, tmp_path: Path) -> None:
+    (tmp_path / "keys-of-another.copy").touch()
+    first = backup_keys(database, tmp_path, NOON)
+    second = backup_keys(database, tmp_path, NOON + timedelta(days=29))
+    third = backup_keys(database, tmp_path, NOON + timedelta(days=31))
+    assert not first.exists()
+    assert {second.name, third.name, "keys-of-another.copy"} == {f.name for f in tmp_path.iterdir()}
 
 
 def test_a_folder_that_is_there_is_not_overwritten(tools: Tools, tmp_path: Path) -> None:

@@ -397,6 +397,41 @@ async def test_statistics_leave_artefacts_out(database: str, api: httpx.AsyncCli
     assert systolic["note"][0]["text"].endswith("artefacts left out: 1")
 
 
+async def test_provenance_and_devices_come_page_by_page_as_well(
+    database: str, api: httpx.AsyncClient
+) -> None:
+    await store(database, *(a_weight(at=NOON - timedelta(hours=h)) for h in range(3)))
+    ids = {one["id"] for one in await found(api, database)}
+    url: str | None = f"/fhir/Provenance?target={','.join(ids)}&_count=2"
+    sizes = []
+    targets = set()
+    while url is not None:
+        bundle = (await api.get(url)).json()
+        sizes.append(len(bundle["entry"]))
+        targets |= {e["resource"]["target"][0]["reference"] for e in bundle["entry"]}
+        url = next_of(bundle)
+    assert max(sizes) == 2
+    assert targets == {f"Observation/{name}" for name in ids}
+    patient = str(public_id(database))
+    for count, status in (("1", 200), ("0", 400), ("x", 400)):
+        asked = {"patient": patient, "_count": count}
+        assert (await api.get("/fhir/Device", params=asked)).status_code == status
+
+
+async def test_an_operation_takes_no_other_resource_for_its_parameters(
+    database: str, api: httpx.AsyncClient
+) -> None:
+    subject = [{"name": "subject", "valueUri": f"Patient/{public_id(database)}"}]
+    for document in (
+        {"resourceType": "Bundle", "parameter": subject},
+        {"parameter": subject},
+        {"resourceType": "Parameters", "parameter": [{"name": 5, "valueString": "8480-6"}]},
+        {"resourceType": "Parameters", "parameter": [{"name": "code", "valueString": 8480}]},
+    ):
+        response = await api.post("/fhir/Observation/$stats", json=document)
+        assert response.status_code == 400, response.text
+
+
 async def test_everything_of_a_patient_comes_page_by_page(
     database: str, api: httpx.AsyncClient
 ) -> None:

@@ -216,6 +216,22 @@ async def test_a_delivery_that_never_succeeds_is_given_up_and_its_events_kept(
         assert query(database, "SELECT * FROM fhir_event") == []
 
 
+async def test_a_subscriptions_answers_are_what_the_description_says(
+    database: str, endpoint: Endpoint
+) -> None:
+    """Schemathesis makes ids up, and so gets no further than 404."""
+    enter_registry(database)
+    async with api_over(database) as api:
+        paths = (await api.get("/openapi.json")).json()["paths"]
+        made = (await api.post("/fhir/Subscription", json=wish(database, endpoint.url))).json()
+        for operation in ("", "/$status", "/$events"):
+            path = f"/fhir/Subscription/{{subscription}}{operation}"
+            answer = await api.get(path.format(subscription=made["id"]))
+            content = paths[path]["get"]["responses"]["200"]["content"]
+            schema = content[answer.headers["content-type"]]["schema"]
+            assert answer.json()["resourceType"] == schema["properties"]["resourceType"]["const"]
+
+
 async def test_what_no_subscription_can_say_is_refused(database: str) -> None:
     enter_registry(database)
     async with api_over(database) as api:

@@ -278,6 +278,11 @@ async def test_signing_out_revokes_the_session(world: World) -> None:
     assert (await me(world, got["access_token"])).status_code == 401
 
 
+async def test_a_revocation_of_nothing_is_refused(world: World) -> None:
+    response = await world.api.post("/oauth/revoke", data={"client_id": "hearth-cli"})
+    assert (response.status_code, response.json()["error"]) == (400, "invalid_request")
+
+
 def assertion(**changed: object) -> str:
     now = datetime.now(UTC)
     claims = {

@@ -145,6 +145,12 @@ async def test_a_copy_is_written_whole_or_not_at_all_and_audited(
     assert json.loads(done.stdout)["measurements"] == 2
     with zipfile.ZipFile(file) as copy:
         assert len(copy.read("measurements.json").splitlines()) == 2
+        observations = [
+            json.loads(line) for line in copy.read("fhir/Observation.ndjson").splitlines()
+        ]
+    assert {one["subject"]["reference"] for one in observations} == {
+        f"Patient/{public_id(database)}"
+    }
     assert file.stat().st_mode & 0o777 == 0o600
     assert query(database, "SELECT action, resident_id FROM audit") == [("resident.copy", RESIDENT)]
     words[2] = "00000000-0000-0000-0000-000000000000"

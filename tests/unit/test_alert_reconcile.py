@@ -8,6 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.guidelines.alerts import FRESH_MS, Stage
+from gateway.platform.changes import CHANGES_A_READ
+from ingest.alerts.app import POLL_S, REST_S_MAX, RESTS, rest_s
 from ingest.alerts.reconcile import Alert, Episode, State, Step, What, reconcile
 
 NOW = 10 * FRESH_MS
@@ -134,3 +136,10 @@ def test_whatever_stood_there_the_alerts_become_the_episodes(
     live = [alert for alert in (*changed.values(), *new) if alert.state is not State.WITHDRAWN]
     assert sorted(alert.episode.started_ms for alert in live) == [e.started_ms for e in episodes]
     assert reconcile(episodes, live, NOW) == []
+
+
+def test_evaluating_rests_for_most_of_the_time_unless_it_is_behind() -> None:
+    assert rest_s(0.001, 0) == POLL_S
+    assert rest_s(0.1, 3) == 0.1 * RESTS
+    assert rest_s(60.0, 3) == REST_S_MAX
+    assert rest_s(60.0, CHANGES_A_READ) == 0.0

@@ -109,7 +109,7 @@ def test_the_backlog_of_90_days_of_a_home_comes_through_in_seconds(broker: Broke
             hub.send(topic(ONE, Channel.BATCH), bytes(HEADER_BYTES + records * RECORD_BYTES))
         for _ in batches:
             ingest.next_message()
-        assert time.monotonic() - began_s < 5.0
+        assert time.monotonic() - began_s < 10.0
 
 
 def test_a_gate_that_dies_is_opened_again_and_ingest_stays_connected(broker: Broker) -> None:

@@ -177,12 +177,18 @@ def _encoded(messages: Sequence[Message], registry: Registry) -> list[Stream]:
     return encode_measurements(rows, places, ms_since_epoch(datetime.now(UTC)))
 
 
-def fresh_rounds() -> Iterator[list[list[Message]]]:
-    """Yield the flushes of one round after the other; no reading comes twice."""
-    start = datetime.now(UTC) - timedelta(days=20)
+def fresh_rounds(
+    apart: timedelta = timedelta(minutes=15), ago: timedelta = timedelta(days=20)
+) -> Iterator[list[list[Message]]]:
+    """Yield the flushes of one round after the other; no reading comes twice.
+
+    In each flush every device says what it measured in ten seconds; the flushes' readings lie `apart`,
+    the first `ago`.
+    """
+    start = datetime.now(UTC) - ago
     for first in itertools.count(0, _FLUSHES_A_ROUND):
         yield [
-            [_batch(hub, start + timedelta(minutes=15 * flush), flush + 1) for hub in _hubs()]
+            [_batch(hub, start + apart * flush, flush + 1) for hub in _hubs()]
             for flush in range(first, first + _FLUSHES_A_ROUND)
         ]
 

@@ -12,7 +12,7 @@ record from before a jump can still be placed. docs/time.md tells it in full.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta, tzinfo
 from enum import Enum
@@ -48,6 +48,10 @@ SHOWN_MS_MAX = 1 << 47
 """About 4,400 years. A clock that shows more is not one; it counts as showing no date."""
 LIVE_APART_MIN = timedelta(minutes=10)
 """Two time-stamps that are equally wrong this far apart show that it is the clock that is wrong."""
+UNSEEN_MIN = timedelta(minutes=1)
+"""A clock that was read, or told the time, so lately cannot have begun anew since."""
+WRONG_DATE_MIN = timedelta(days=2)
+"""A line this far from UTC has a wrong date, as a clock has that began at its default date."""
 LINES_MAX = 8
 """Time lines remembered of one device. At the bound the oldest is forgotten; records on it become
 UNPLACED and wait in quarantine."""
@@ -314,11 +318,17 @@ def _kept_or_mapped(time: DeviceTime, line: TimeLine, zone: tzinfo) -> Placed | 
 def _earlier(time: DeviceTime, lines: Sequence[TimeLine], zone: tzinfo) -> Placed | None:
     if len(lines) == 1:  # whatever the jump was, it was too small to see
         return _on_line(time, lines[0], TimeQuality.MAPPED_EARLIER, zone)
+    return next((placed for _index, placed in _on_earlier(time, lines, zone)), None)
+
+
+def _on_earlier(
+    time: DeviceTime, lines: Sequence[TimeLine], zone: tzinfo
+) -> Iterator[tuple[int, Placed]]:
+    """Yield, the latest first, the ended lines during whose life the time-stamp would lie."""
     for index in reversed(range(len(lines) - 1)):
         placed = _on_line(time, lines[index], TimeQuality.MAPPED_EARLIER, zone)
         if placed and _begins(lines, index) <= placed.measured_at <= _ends(lines, index):
-            return placed
-    return None
+            yield index, placed
 
 
 def _inferred(
@@ -327,7 +337,9 @@ def _inferred(
     """Find the latest line during whose life the time-stamp would lie.
 
     Only that can be right: on any other line it would have been taken before the line began or
-    after it ended. Without any line, a time-stamp of now needs none.
+    after it ended; unless the clock may have begun anew at the same date as then (a new battery,
+    and the link broke before it was read): then nobody knows. Without any line, a time-stamp of now
+    needs none.
     """
     if not lines:
         return None if time.type is TimeType.TICKS else _kept_if_now(time, received_at, zone)
@@ -335,11 +347,30 @@ def _inferred(
     placed = _kept_or_mapped(time, lines[-1], zone)
     begins = max(_begins(lines, len(lines) - 1), oldest)
     if placed and begins <= placed.measured_at <= received_at + CLOCK_ERROR_MAX:
-        return placed
+        return None if _may_be_anew(time, lines[-1], lines[-1].last_at, received_at) else placed
     if len(lines) == 1:
         return None
-    placed = _earlier(time, lines, zone)
-    return placed if placed and placed.measured_at >= oldest else None
+    for index, placed in _on_earlier(time, lines, zone):
+        if placed.measured_at < oldest:
+            return None
+        unknown = _may_be_anew(time, lines[index], lines[-1].last_at, received_at)
+        return None if unknown else placed
+    return None
+
+
+def _may_be_anew(
+    time: DeviceTime, line: TimeLine, seen_at: datetime, received_at: datetime
+) -> bool:
+    """Tell whether a time-stamp that fits a line of a wrong date fits a later one of that date too.
+
+    A clock that began anew after it was last seen has run for as long at most; the date it begins
+    at was no later than what the line showed first.
+    """
+    unseen = received_at - seen_at
+    if unseen < UNSEEN_MIN or abs(line.ahead) < WRONG_DATE_MIN:
+        return False
+    first_shown_ms = ms_since_epoch(line.first_at) - line.ahead / timedelta(milliseconds=1)
+    return time.ms <= first_shown_ms + unseen / timedelta(milliseconds=1)
 
 
 def _runs_on(line: TimeLine, pair: Pair) -> bool:

@@ -22,6 +22,11 @@ from ingest.verdicts import TIME_MS_MAX, Judged, Verdict, storable
 IDENTITY_WINDOW_MS = 48 * 3_600_000
 """The same device time with the same values is the same reading when the two places it was mapped
 to are this close (a clock corrected by more is a clock that began anew)."""
+MISDATED_MS = 2 * 86_400_000
+"""A clock that is off by more has a wrong date. It may have begun at that date more than once, so that
+the same device time with the same values, mapped far apart, is one reading or two: it waits apart."""
+MISDATED_WINDOW_MS = 400 * 86_400_000
+"""As far apart as two placements of one reading can be: no device's memory reaches back further."""
 BROADCAST_MS = 5 * 60_000
 """A numbered broadcast without a time-stamp is the same one when two hubs heard it so close together:
 far longer than a device repeats it, far shorter than 256 numbers take to come round."""
@@ -99,15 +104,27 @@ def settle_within(rows: Rows, verdict: npt.NDArray[np.uint8]) -> npt.NDArray[np.
     content = rows.content_hash[places]
     order = np.lexsort((measured, content, identity, device))
     close = np.append(False, np.diff(measured[order]) <= IDENTITY_WINDOW_MS)
-    repeat = _repeats(device[order], identity[order], content[order]) & close
+    same = _repeats(device[order], identity[order], content[order])
+    repeat = same & close
     verdict[places[order[repeat]]] = Verdict.DUPLICATE
+    doubtful = same & ~close & misdated(rows, places[order])
+    verdict[places[order[doubtful]]] = Verdict.CONFLICT
 
-    kept = np.sort(order[~repeat])  # in the order of arrival: of a conflict, the first is kept
+    kept = np.sort(
+        order[~repeat & ~doubtful]
+    )  # in the order of arrival: of a conflict, the first is kept
     kept = kept[np.lexsort((measured[kept], identity[kept], device[kept]))]
     conflict = _repeats(device[kept], identity[kept], measured[kept])
     verdict[places[kept[conflict]]] = Verdict.CONFLICT
     stored: npt.NDArray[np.intp] = places[kept[~conflict]]
     return stored
+
+
+def misdated(rows: Rows, places: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:
+    """Tell which of the readings at `places` are by a clock of a wrong date."""
+    off_ms = rows.judged.measured_ms[places] - rows.judged.identity_ms[places]
+    wrong: npt.NDArray[np.bool_] = np.abs(off_ms) >= MISDATED_MS
+    return wrong
 
 
 def numbered(rows: Rows, places: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
@@ -149,11 +166,11 @@ def settle_against(
     )
     places = places[place]
     apart_ms = np.abs(stored.measured_ms[match] - rows.judged.measured_ms[places])
-    same = (stored.content_hash[match] == rows.content_hash[places]) & (
-        apart_ms <= IDENTITY_WINDOW_MS
-    )
+    alike = stored.content_hash[match] == rows.content_hash[places]
+    same = alike & (apart_ms <= IDENTITY_WINDOW_MS)
+    doubtful = alike & ~same & misdated(rows, places)
     # A conflict first: where the same reading is stored too, the duplicate prevails.
-    verdict[places[~same & (apart_ms == 0)]] = Verdict.CONFLICT
+    verdict[places[doubtful | ~same & (apart_ms == 0)]] = Verdict.CONFLICT
     verdict[places[same]] = Verdict.DUPLICATE
 
 

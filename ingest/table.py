@@ -23,10 +23,12 @@ from ingest.copy_binary import Column, encode_rows
 from ingest.rows import (
     BROADCAST_MS,
     IDENTITY_WINDOW_MS,
+    MISDATED_WINDOW_MS,
     Rows,
     Stored,
     device_keys,
     measurement_columns,
+    misdated,
     numbered,
     places_by_sign,
     settle_against,
@@ -59,7 +61,15 @@ async def settle_stored(
     await connection.execute(_QUERIES["look_up_by_index"])
     heard = await _settle_heard(connection, rows, verdict, numbered(rows, places))
     places = places[verdict[places] == Verdict.STORED]
-    return await _settle_identities(connection, rows, verdict, places) or heard
+    wrong = misdated(rows, places)
+    found = [
+        await _settle_identities(connection, rows, verdict, some, window_ms)
+        for some, window_ms in (
+            (places[~wrong], IDENTITY_WINDOW_MS),
+            (places[wrong], MISDATED_WINDOW_MS),
+        )
+    ]
+    return heard or any(found)
 
 
 async def _settle_heard(
@@ -97,6 +107,7 @@ async def _settle_identities(
     rows: Rows,
     verdict: npt.NDArray[np.uint8],
     places: npt.NDArray[np.intp],
+    window_ms: int,
 ) -> bool:
     if not len(places):
         return False
@@ -110,8 +121,8 @@ async def _settle_identities(
             "device_id": Int4s(keys >> 16),
             "user_slot": Int2s(keys >> 8 & 0xFF),
             "sign": Int2s(keys & 0xFF),
-            "from_at": from_ms(int(measured_ms.min()) - IDENTITY_WINDOW_MS),
-            "to_at": from_ms(int(measured_ms.max()) + IDENTITY_WINDOW_MS),
+            "from_at": from_ms(int(measured_ms.min()) - window_ms),
+            "to_at": from_ms(int(measured_ms.max()) + window_ms),
         },
     )
     stored = np.array(await found.fetchall(), np.int64).reshape(-1, 4)

@@ -223,6 +223,51 @@ def test_a_record_of_before_a_jump_between_two_sessions_goes_by_the_earlier_line
     assert (placed.measured_at, placed.quality) == (TAKEN, TimeQuality.MAPPED_EARLIER)
 
 
+DEFAULT_DATE = datetime(2015, 1, 1, tzinfo=UTC)
+
+
+def since_a_battery(battery_at: datetime, at: datetime) -> DeviceTime:
+    """What a clock shows that began at its default date with a new battery."""
+    return shown(TimeType.LOCAL, at, behind=battery_at - DEFAULT_DATE)
+
+
+def test_a_clock_that_may_have_begun_anew_at_the_same_date_places_nothing() -> None:
+    """The link broke before the clock was read: the stamp fits the former battery's line as well."""
+    first_at, second_at = NOW - timedelta(days=16), NOW - timedelta(minutes=20)
+    seen = Pair(
+        shown=since_a_battery(first_at, first_at + timedelta(minutes=30)),
+        at=first_at + timedelta(minutes=30),
+    )
+    lines = with_pair((), seen)
+    lines = with_pair(lines, Pair(shown=since_a_battery(first_at, second_at), at=second_at))
+    assert len(lines) == 1
+    taken_at = second_at + timedelta(minutes=5)
+    record = since_a_battery(second_at, taken_at)
+    assert place(record, received_at=NOW, lines=lines, zone=CHINA).quality is TimeQuality.UNPLACED
+    # Nor on a line that has ended.
+    set_at = NOW - timedelta(hours=2)
+    ended = with_pair(lines, Pair(shown=shown(TimeType.LOCAL, set_at), at=set_at), set_at=set_at)
+    assert place(record, received_at=NOW, lines=ended, zone=CHINA).quality is TimeQuality.UNPLACED
+    # Once the clock is read, all is clear: what is of the new line, and what is of the former.
+    read = with_pair(lines, Pair(shown=since_a_battery(second_at, NOW), at=NOW))
+    placed = place(record, received_at=NOW, lines=read, zone=CHINA)
+    assert (placed.measured_at, placed.quality) == (taken_at, TimeQuality.MAPPED)
+    former = since_a_battery(first_at, NOW - timedelta(days=3))
+    placed = place(former, received_at=NOW, lines=read, zone=CHINA)
+    assert placed.measured_at == NOW - timedelta(days=3)
+
+
+def test_a_clock_of_a_wrong_date_that_ran_on_for_days_still_places_what_it_stamps() -> None:
+    """Too late on its line to be of a clock that began anew since it was last seen."""
+    battery_at = NOW - timedelta(days=9)
+    lines: tuple[TimeLine, ...] = ()
+    for days in (8, 7, 1):
+        at = NOW - timedelta(days=days)
+        lines = with_pair(lines, Pair(shown=since_a_battery(battery_at, at), at=at))
+    placed = place(since_a_battery(battery_at, TAKEN), received_at=NOW, lines=lines, zone=CHINA)
+    assert (placed.measured_at, placed.quality) == (TAKEN, TimeQuality.MAPPED)
+
+
 def test_a_clock_that_drifts_runs_on_and_one_that_jumps_does_not() -> None:
     lines = with_pair((), Pair(shown=shown(TimeType.LOCAL, NOW), at=NOW))
     week = NOW + timedelta(days=7)

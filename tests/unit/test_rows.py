@@ -94,8 +94,17 @@ def test_a_repeat_behind_a_conflict_is_still_a_repeat() -> None:
 
 
 def test_the_same_device_time_after_the_clock_began_anew_is_another_reading() -> None:
-    verdicts, _places = settled(a_pressure(), mapped_to(a_pressure(), -90 * 86400))
+    other = mapped_to(a_pressure(Decimal(131)), -90 * 86400)
+    verdicts, _places = settled(a_pressure(), other)
     assert verdicts == [Verdict.STORED, Verdict.STORED]
+
+
+def test_of_a_clock_that_may_have_begun_twice_the_same_values_again_wait_apart() -> None:
+    """Sent again and mapped on the later time line, or measured again: nobody knows."""
+    first, again = (mapped_to(a_pressure(), days * 86400) for days in (-32, -16))
+    verdicts, places = settled(first, again)
+    assert verdicts == [Verdict.STORED, Verdict.CONFLICT]
+    assert places == [0]
 
 
 def test_what_the_store_has_is_a_duplicate_or_a_conflict() -> None:

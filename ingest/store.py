@@ -35,6 +35,7 @@ from gateway.stored import FLAG_UNUSUAL
 from ingest.baselines.memory import Memory
 from ingest.baselines.rule import Ready, key_of
 from ingest.batches import Batch, Flush, Rejected
+from ingest.elsewhere import settle_elsewhere
 from ingest.guard import hold_links
 from ingest.newest import Newest
 from ingest.registry import Registry
@@ -238,8 +239,10 @@ class Store:
         await self._lock_homes(prepared)
         asked = places if asked is None else asked
         found = await settle_stored(self.connection, content.rows, verdict, asked)
+        stored = places[verdict[places] == Verdict.STORED]
+        lent = await settle_elsewhere(self.connection, content.rows, verdict, stored)
         writing = prepared.fresh
-        if before or found:
+        if before or found or lent:
             places = places[verdict[places] == Verdict.STORED]
             writing = content.written(verdict, places, before)
         for stream in writing.streams:

@@ -30,6 +30,7 @@ from gateway.vital_sign import Reading
 from gateway.vitals import BY_NAME
 from ingest.ledger import read_ledger
 from ingest.store import Store
+from ingest.verdicts import Verdict
 from tests.flushes import committed, prepared
 from tests.worlds import (
     CUFF,
@@ -184,6 +185,30 @@ async def test_a_record_sent_again_after_the_hub_changed_its_zone_is_one_row(
     await committed(store, a_message(first, sequence=1))
     (outcome,) = (await committed(store, a_message(again, sequence=2))).outcomes
     assert (outcome.duplicate, rows(database)) == (1, 1)
+
+
+async def test_what_another_home_measured_with_a_lent_device_is_not_its_owners(
+    store: Store, database: str
+) -> None:
+    """Back at home the cuff sends its memory again; the neighbours' hub had heard it at once."""
+    neighbours = [a_pressure(at=NOON + timedelta(minutes=minutes)) for minutes in (0, 1)]
+    own = a_pressure(Decimal(131), at=NOON + timedelta(hours=5))
+    await committed(store, a_message(*neighbours, hub=OTHER_HUB))
+    again = [replace(one, received_at=NOON + timedelta(days=1)) for one in neighbours]
+    (outcome,) = (await committed(store, a_message(*again, own, hub=HUB))).outcomes
+    assert (outcome.stored, outcome.quarantined) == (1, 2)
+    assert query(database, "SELECT DISTINCT reason FROM quarantine") == [
+        (Verdict.DEVICE_ELSEWHERE,)
+    ]
+
+
+async def test_a_neighbours_hub_that_hears_through_the_wall_holds_nothing_back(
+    store: Store, database: str
+) -> None:
+    heard = a_pressure()
+    await committed(store, a_message(heard, hub=OTHER_HUB))
+    (outcome,) = (await committed(store, a_message(heard, hub=HUB))).outcomes
+    assert (outcome.stored, rows(database)) == (1, 1)
 
 
 def a_drink(heard_at: datetime, number: int) -> Measurement:

@@ -16,7 +16,7 @@ from api.erasure import erase
 from api.resident_merge import merge
 from gateway.errors import UsageError
 from gateway.measurement import Measurement
-from gateway.platform.changes import end_of_changes, read_changes
+from gateway.platform.changes import START
 from gateway.platform.postgres import AsyncConnection, connect, connect_blocking
 from gateway.stored import FLAG_CLAIMED, FLAG_INFERRED
 from ingest.attribution.settle import SettledSlots, settle_due, settle_shared
@@ -26,6 +26,7 @@ from ingest.registry import load_registry
 from ingest.store import Store, prepare
 from ingest.verdicts import judge, tables_of
 from tests.archives import public_id
+from tests.feeds import settled_changes
 from tests.worlds import NOON, a_message, a_weight, enter_registry, query, some_batch_ids
 
 pytestmark = pytest.mark.integration
@@ -162,9 +163,8 @@ async def test_a_persons_word_stands_and_teaches(worker: AsyncConnection, databa
 
 async def test_what_settling_does_is_kept_and_told(worker: AsyncConnection, database: str) -> None:
     await stored(worker, *a_month())
-    behind = await end_of_changes(worker)
     await settle_due(worker)
-    (change,) = await read_changes(worker, behind)
+    (change,) = await settled_changes(worker, START, 1)  # what is nobody's changes nobody's archive
     assert change.changed.resident.tolist() == [101, 102]
     kept = query(database, "SELECT DISTINCT resident_id FROM attribution")
     assert kept == [(0,)]

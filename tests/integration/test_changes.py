@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import numpy as np
 import pytest
 
 from gateway.platform.changes import (
     START,
-    Change,
     Changed,
-    Place,
     end_of_changes,
     is_whole,
     prune_changes,
@@ -19,23 +15,10 @@ from gateway.platform.changes import (
     record_change,
     summarised,
 )
-from gateway.platform.postgres import AsyncConnection, connect
+from gateway.platform.postgres import connect
+from tests.feeds import settled_changes
 
 pytestmark = pytest.mark.integration
-
-
-SETTLED_S_MAX = 30.0
-"""A transaction of another test holds the feed up while it runs: snapshots are the server's."""
-
-
-async def read(connection: AsyncConnection, after: Place, count: int) -> list[Change]:
-    """Read so many changes as soon as they have settled."""
-    async with asyncio.timeout(SETTLED_S_MAX):
-        while True:
-            changes = await read_changes(connection, after, limit=count)
-            if len(changes) == count:
-                return changes
-            await asyncio.sleep(0.05)
 
 
 def of(resident: int, *, sign: int = 1, at_ms: int = 1_000) -> Changed:
@@ -57,8 +40,8 @@ async def test_a_reader_goes_on_from_its_place(database: str) -> None:
         assert await end_of_changes(connection) == START
         for resident in (1, 2, 3):
             await record_change(connection, of(resident), 1_000)
-        first = await read(connection, START, 2)
-        rest = await read(connection, first[-1].place, 1)
+        first = await settled_changes(connection, START, 2)
+        rest = await settled_changes(connection, first[-1].place, 1)
         assert [int(change.changed.resident[0]) for change in (*first, *rest)] == [1, 2, 3]
         assert first[0].stored_at_ms == 1_000
         assert await end_of_changes(connection) == rest[-1].place
@@ -74,7 +57,7 @@ async def test_a_change_waits_for_transactions_that_began_before_it(database: st
         await record_change(late, of(2), 2_000)
         assert await read_changes(late, START) == []  # else the reader would go past 1
         await early.commit()
-        changes = await read(late, START, 2)
+        changes = await settled_changes(late, START, 2)
         assert [int(change.changed.resident[0]) for change in changes] == [1, 2]
 
 
@@ -88,9 +71,9 @@ async def test_what_is_rolled_back_never_was(database: str) -> None:
 async def test_a_reader_that_was_away_too_long_is_told(database: str) -> None:
     async with await connect(database, application="hearth-tests", autocommit=True) as connection:
         await record_change(connection, of(1), 1_000)  # stored in 1970
-        (old,) = await read(connection, START, 1)
+        (old,) = await settled_changes(connection, START, 1)
         assert await prune_changes(connection) == 1
         await record_change(connection, of(2), 4_000_000_000_000)
         assert not await is_whole(connection, old.place)
-        (new,) = await read(connection, START, 1)
+        (new,) = await settled_changes(connection, START, 1)
         assert await is_whole(connection, new.place)

@@ -46,11 +46,12 @@ async def run_until_signalled(start: Callable[[asyncio.TaskGroup], None]) -> Non
             start(group)
             group.create_task(_end_when(asked))
     except* _AskedToEndError:
-        if failures:
-            raise failures[0] from None
+        pass  # what is raised here comes in a group, up to Python 3.11.3
     finally:
         for number in signals:
             loop.remove_signal_handler(number)
+    if failures:
+        raise failures[0]
 
 
 async def _end_when(asked: asyncio.Event) -> None:

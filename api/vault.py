@@ -26,12 +26,13 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from gateway.errors import UsageError
+from gateway.platform.sealed import seal, unseal
 from gateway.platform.secret_files import secret, secret_path
 
 MASTER_KEYS_MAX = 1000
 """More master keys are not looked for."""
 
-_KEY_BYTES, _NONCE_BYTES = 32, 12
+_KEY_BYTES = 32
 _WRAP, _IDENTITY = b"hearth data key", b"hearth identity"
 """What is sealed is bound to what it is, and to whose it is: it opens nowhere else."""
 
@@ -84,8 +85,8 @@ class IdentityVault:
         key = os.urandom(_KEY_BYTES)
         return Sealed(
             key_id=self.key_id,
-            wrapped=_sealed(self._masters[self.key_id], key, _WRAP + resident.bytes),
-            content=_sealed(AESGCM(key), _plain(identity), _IDENTITY + resident.bytes),
+            wrapped=seal(self._masters[self.key_id], key, _WRAP + resident.bytes),
+            content=seal(AESGCM(key), _plain(identity), _IDENTITY + resident.bytes),
         )
 
     def unseal(self, resident: UUID, sealed: Sealed) -> Identity:
@@ -96,7 +97,7 @@ class IdentityVault:
         """
         key = self._data_key(resident, sealed.key_id, sealed.wrapped)
         try:
-            return _identity(_opened(AESGCM(key), sealed.content, _IDENTITY + resident.bytes))
+            return _identity(unseal(AESGCM(key), sealed.content, _IDENTITY + resident.bytes))
         except InvalidTag as error:
             raise UsageError(_wrong_key(sealed.key_id)) from error
 
@@ -107,7 +108,7 @@ class IdentityVault:
             UsageError: the old master key is not here.
         """
         key = self._data_key(resident, key_id, wrapped)
-        return _sealed(self._masters[self.key_id], key, _WRAP + resident.bytes)
+        return seal(self._masters[self.key_id], key, _WRAP + resident.bytes)
 
     def marks(self, identity: Identity) -> Marks:
         """Return the hashes that find an identity."""
@@ -134,7 +135,7 @@ class IdentityVault:
         if key_id not in self._masters:
             raise UsageError(_wrong_key(key_id))
         try:
-            return _opened(self._masters[key_id], wrapped, _WRAP + resident.bytes)
+            return unseal(self._masters[key_id], wrapped, _WRAP + resident.bytes)
         except InvalidTag as error:
             raise UsageError(_wrong_key(key_id)) from error
 
@@ -172,17 +173,6 @@ def _bytes(text: str) -> bytes:
             "请从备份恢复 / restore it from its backup"
         )
     return key
-
-
-def _sealed(key: AESGCM, content: bytes, bound_to: bytes) -> bytes:
-    nonce = os.urandom(
-        _NONCE_BYTES
-    )  # random: SP 800-38D, 8.2.2; a master key wraps below 2^32 keys
-    return nonce + key.encrypt(nonce, content, bound_to)
-
-
-def _opened(key: AESGCM, sealed: bytes, bound_to: bytes) -> bytes:
-    return key.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], bound_to)
 
 
 def _plain(identity: Identity) -> bytes:

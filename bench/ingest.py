@@ -108,7 +108,7 @@ class IngestPath:
         self._waiting: asyncio.Queue[list[Message]] = asyncio.Queue()
         self._unanswered = 0
         self._answered = asyncio.Event()
-        self._pipeline = Pipeline(dsn, self._waiting.get, _Still(registry), self._answer)
+        self._pipeline = Pipeline(dsn, self._waiting.get, Still(registry), self._answer)
 
     def start(self, group: asyncio.TaskGroup) -> list[asyncio.Task[None]]:
         """Run the pipeline in a group; cancel what is returned to end it."""
@@ -134,15 +134,17 @@ class IngestPath:
 
 
 @dataclass(frozen=True, slots=True)
-class _Still:
+class Still:
     """A registry that does not change."""
 
     registry: Registry
 
     def current(self) -> Registry:
+        """Return it."""
         return self.registry
 
     async def newer_than(self, registry: Registry) -> None:
+        """Fail: there is none."""
         raise AssertionError(f"the registry changed behind {registry.snapshot}")
 
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from gateway.stored import ABSENCES_AT, EXPONENT_BITS, FLAG_ARTEFACT
 from gateway.vital_sign import QUANTITIES_MAX, VitalSign
 from gateway.vitals import SIGNS
-from gateway.wire import NO_OFFSET
+from gateway.wire import NO_OFFSET, TIME_TYPE_MASK
 from ingest.copy_binary import Column, Type, timestamps
 from ingest.verdicts import TIME_MS_MAX, Judged, Verdict, storable
 
@@ -36,7 +36,6 @@ KIND_RECORD, KIND_PAYLOAD, KIND_MESSAGE = 1, 2, 3
 Ints = npt.NDArray[np.int64]
 
 _CONTENT_START, _CONTENT_END, _TIME_FLAGS = 32, 64, 35
-_TIME_TYPE_BITS = 3
 _NUMBER_BIT = np.zeros(256, np.uint16)
 """Of each sign, the status bit that says that a broadcast is numbered."""
 _NUMBER_BIT[[sign.code for sign in SIGNS]] = [sign.broadcast_number for sign in SIGNS]
@@ -110,9 +109,8 @@ def settle_within(rows: Rows, verdict: npt.NDArray[np.uint8]) -> npt.NDArray[np.
     doubtful = same & ~close & misdated(rows, places[order])
     verdict[places[order[doubtful]]] = Verdict.CONFLICT
 
-    kept = np.sort(
-        order[~repeat & ~doubtful]
-    )  # in the order of arrival: of a conflict, the first is kept
+    # In the order of arrival: of a conflict, the first is kept.
+    kept = np.sort(order[~repeat & ~doubtful])
     kept = kept[np.lexsort((measured[kept], identity[kept], device[kept]))]
     conflict = _repeats(device[kept], identity[kept], measured[kept])
     verdict[places[kept[conflict]]] = Verdict.CONFLICT
@@ -129,9 +127,9 @@ def misdated(rows: Rows, places: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:
 
 def numbered(rows: Rows, places: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
     """Return those of `places` that are known by the number of their broadcast, not by a time."""
-    records = rows.records[places]
-    timeless = records["time_flags"] & _TIME_TYPE_BITS == 0
-    of_number = records["status"] & _NUMBER_BIT[records["sign"]] != 0
+    records = rows.records
+    timeless = records["time_flags"][places] & TIME_TYPE_MASK == 0
+    of_number = records["status"][places] & _NUMBER_BIT[records["sign"][places]] != 0
     found: npt.NDArray[np.intp] = places[timeless & of_number]
     return found
 

@@ -89,13 +89,9 @@ async def _settle_heard(
             "place": Int8s(places),
             "identity_ms": Int8s(heard_ms),
             "content_hash": Int4s(rows.content_hash[places]),
-            "device_id": Int4s(keys >> 16),
-            "user_slot": Int2s(keys >> 8 & 0xFF),
-            "sign": Int2s(keys & 0xFF),
             "window_ms": BROADCAST_MS,
-            "from_at": from_ms(int(measured_ms.min()) - IDENTITY_WINDOW_MS),
-            "to_at": from_ms(int(measured_ms.max()) + IDENTITY_WINDOW_MS),
-        },
+        }
+        | _asked(keys, measured_ms, IDENTITY_WINDOW_MS),
     )
     heard = [place for (place,) in await found.fetchall()]
     verdict[heard] = Verdict.DUPLICATE
@@ -118,12 +114,8 @@ async def _settle_identities(
         {
             "place": Int4s(place + 1),
             "identity_ms": Int8s(identity_ms),
-            "device_id": Int4s(keys >> 16),
-            "user_slot": Int2s(keys >> 8 & 0xFF),
-            "sign": Int2s(keys & 0xFF),
-            "from_at": from_ms(int(measured_ms.min()) - window_ms),
-            "to_at": from_ms(int(measured_ms.max()) + window_ms),
-        },
+        }
+        | _asked(keys, measured_ms, window_ms),
     )
     stored = np.array(await found.fetchall(), np.int64).reshape(-1, 4)
     settle_against(
@@ -138,6 +130,19 @@ async def _settle_identities(
         ),
     )
     return len(stored) > 0
+
+
+def _asked(
+    keys: npt.NDArray[np.int64], measured_ms: npt.NDArray[np.int64], window_ms: int
+) -> dict[str, object]:
+    """Return the parameters that say of which devices, and about when, readings are looked for."""
+    return {
+        "device_id": Int4s(keys >> 16),
+        "user_slot": Int2s(keys >> 8 & 0xFF),
+        "sign": Int2s(keys & 0xFF),
+        "from_at": from_ms(int(measured_ms.min()) - window_ms),
+        "to_at": from_ms(int(measured_ms.max()) + window_ms),
+    }
 
 
 def encode_measurements(

@@ -31,11 +31,12 @@ from api.fhir.resources import instant
 from api.fhir.search import Search, parse_observation_id, parse_search
 from api.fhir.store import FhirStore
 from api.fhir.vocabulary import MEDIA_TYPE, OURS
-from api.fhir.webhooks import Webhooks, signature
+from api.fhir.webhooks import Webhooks
 from gateway.errors import UnavailableError, UsageError
 from gateway.platform.changes import Change, Place, end_of_changes, read_changes
 from gateway.platform.logs import get_logger
 from gateway.platform.postgres import Jsonb, TupleRow, load_queries
+from gateway.platform.webhook_signature import signature
 
 TOPIC = f"{OURS}/SubscriptionTopic/observation"
 """New Observations of a resident, and those that were re-attributed."""

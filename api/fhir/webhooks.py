@@ -5,7 +5,7 @@ stands in (OWASP SSRF Prevention Cheat Sheet): only https, only addresses of the
 special-purpose registries, as `ipaddress` has them), looked up by us and connected to as looked up, so
 that a name cannot change in between. A setting names the hosts that are exempt.
 
-Secrets are sealed with AES-256-GCM (NIST SP 800-38D), each bound to its subscription; the key is
+Secrets are sealed (gateway.platform.sealed), each bound to its subscription; the key is
 HOME/secrets/webhook_key and not in the database.
 """
 
@@ -13,10 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import hmac
-import os
 import socket
-import time
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from pathlib import Path
@@ -29,9 +26,9 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from api.fhir.vocabulary import MEDIA_TYPE
 from gateway.errors import UsageError
+from gateway.platform.sealed import seal, unseal
 from gateway.platform.secret_files import secret
 
-_NONCE_BYTES = 12
 _TRANSLATED = ip_network("64:ff9b::/96")
 """NAT64 (RFC 6052): an IPv4 address in another form."""
 
@@ -52,8 +49,7 @@ class Webhooks:
 
     def seal(self, subscription: UUID, secret_: str) -> bytes:
         """Encrypt a secret for one subscription; in another's row it does not open."""
-        nonce = os.urandom(_NONCE_BYTES)
-        return nonce + self._cipher.encrypt(nonce, secret_.encode(), subscription.bytes)
+        return seal(self._cipher, secret_.encode(), subscription.bytes)
 
     def open(self, subscription: UUID, sealed: bytes) -> str:
         """Return the secret.
@@ -61,9 +57,8 @@ class Webhooks:
         Raises:
             UsageError: the key is another than the one it was sealed with.
         """
-        nonce, body = sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:]
         try:
-            return self._cipher.decrypt(nonce, body, subscription.bytes).decode()
+            return unseal(self._cipher, sealed, subscription.bytes).decode()
         except InvalidTag as error:
             raise UsageError(
                 "密钥不符 / secrets/webhook_key is not the one that the secrets of subscriptions were "
@@ -118,13 +113,6 @@ def open_webhooks(home: Path, hosts: str) -> Webhooks:
     """Return the webhooks of a home; its key is made at the first call. `hosts`: between commas."""
     key = hashlib.sha256(secret(home, "webhook_key").encode()).digest()
     return Webhooks(key, [host.strip() for host in hosts.split(",") if host.strip()])
-
-
-def signature(secret_: str, body: bytes, at_s: int | None = None) -> str:
-    """Return what proves that a notification comes from here, and when it was sent."""
-    at_s = int(time.time()) if at_s is None else at_s
-    mac = hmac.new(secret_.encode(), b"%d." % at_s + body, hashlib.sha256)
-    return f"t={at_s},v1={mac.hexdigest()}"
 
 
 def _parts(endpoint: str) -> SplitResult | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-import os
 import secrets
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -18,6 +17,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from gateway.errors import UsageError
+from gateway.platform.sealed import seal, unseal
 from gateway.platform.secret_files import secret
 
 PASSWORD_CHARS_MIN = 12
@@ -37,7 +37,6 @@ ISSUER_NAME = "Hearth"
 _HASHER = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
 """OWASP Password Storage Cheat Sheet, "Argon2id": 19 MiB, two passes, one lane."""
 _NOBODY = _HASHER.hash(secrets.token_urlsafe())
-_NONCE_BYTES = 12
 
 
 def new_password() -> str:
@@ -110,8 +109,7 @@ class Vault:
 
     def seal(self, account: UUID, secret_: str) -> bytes:
         """Encrypt a secret for one account; in another's row it does not open."""
-        nonce = os.urandom(_NONCE_BYTES)
-        return nonce + self._cipher.encrypt(nonce, base64.b32decode(secret_), account.bytes)
+        return seal(self._cipher, base64.b32decode(secret_), account.bytes)
 
     def open(self, account: UUID, sealed: bytes) -> str:
         """Return the secret.
@@ -119,9 +117,8 @@ class Vault:
         Raises:
             UsageError: the key is another than the one it was sealed with.
         """
-        nonce, body = sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:]
         try:
-            return base64.b32encode(self._cipher.decrypt(nonce, body, account.bytes)).decode()
+            return base64.b32encode(unseal(self._cipher, sealed, account.bytes)).decode()
         except InvalidTag as error:
             raise UsageError(
                 "密钥不符 / secrets/totp_key is not the one that the second factors were sealed with: "

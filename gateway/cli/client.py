@@ -15,6 +15,7 @@ import typer
 from api.access import Principal
 from api.app import create_app
 from api.archive import Archive
+from api.auth import RefusedTokenError
 from gateway.cli.stages import require_checkout
 from gateway.platform.postgres import AsyncConnectionPool
 from gateway.platform.settings import CHECKOUT
@@ -32,8 +33,8 @@ Schema = Mapping[str, Any]
 class _Nobody:
     """Takes no token: the description is made without a request."""
 
-    async def principal(self, token: str) -> Principal:
-        raise NotImplementedError
+    async def principal(self, token: str) -> Principal:  # noqa: ARG002 - whatever it is
+        raise RefusedTokenError("none")
 
 
 _DOCUMENTS = '''"""What the API says, as types. Made by `hearth client`; a test keeps it up to date."""

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from gateway.errors import UsageError
+from gateway.platform.sealed import seal, unseal
 from gateway.platform.secret_files import secret_folder, secret_path, write_private
 
 MAGIC = b"HEARTHS1"
@@ -29,7 +30,7 @@ LEFT_OUT = ("clients/*", "mqtt/*", "database_*", "login", "api_token", "*.lock",
 SCRYPT_N, SCRYPT_R, SCRYPT_P = 1 << 16, 8, 1
 """64 MB and a fifth of a second a try."""
 
-_SALT_BYTES, _NONCE_BYTES, _KEY_BYTES = 16, 12, 32
+_SALT_BYTES, _KEY_BYTES = 16, 32
 
 
 def back_up_secrets(home: Path, file: Path, passphrase: str) -> tuple[str, ...]:
@@ -47,9 +48,9 @@ def back_up_secrets(home: Path, file: Path, passphrase: str) -> tuple[str, ...]:
     if not found:
         raise UsageError(f"没有密钥 / {folder} holds no secrets")
     document = json.dumps({name: b64encode(content).decode() for name, content in found.items()})
-    salt, nonce = os.urandom(_SALT_BYTES), os.urandom(_NONCE_BYTES)
-    sealed = AESGCM(_key(passphrase, salt)).encrypt(nonce, document.encode(), MAGIC)
-    write_private(file, MAGIC + salt + nonce + sealed)
+    salt = os.urandom(_SALT_BYTES)
+    sealed = seal(_key(passphrase, salt), document.encode(), MAGIC)
+    write_private(file, MAGIC + salt + sealed)
     return tuple(found)
 
 
@@ -95,9 +96,7 @@ def _opened(file: Path, passphrase: str) -> dict[str, bytes]:
         raise UsageError(f"不是密钥备份 / {file} is no backup of Hearth's secrets")
     salt, rest = content[len(MAGIC) :][:_SALT_BYTES], content[len(MAGIC) + _SALT_BYTES :]
     try:
-        document = AESGCM(_key(passphrase, salt)).decrypt(
-            rest[:_NONCE_BYTES], rest[_NONCE_BYTES:], MAGIC
-        )
+        document = unseal(_key(passphrase, salt), rest, MAGIC)
     except (InvalidTag, ValueError) as error:
         raise UsageError(
             f"口令不对, 或文件已损坏 / another passphrase, or {file} is damaged"
@@ -105,6 +104,6 @@ def _opened(file: Path, passphrase: str) -> dict[str, bytes]:
     return {name: b64decode(text) for name, text in json.loads(document).items()}
 
 
-def _key(passphrase: str, salt: bytes) -> bytes:
+def _key(passphrase: str, salt: bytes) -> AESGCM:
     kdf = Scrypt(salt=salt, length=_KEY_BYTES, n=SCRYPT_N, r=SCRYPT_R, p=SCRYPT_P)
-    return kdf.derive(passphrase.encode())
+    return AESGCM(kdf.derive(passphrase.encode()))

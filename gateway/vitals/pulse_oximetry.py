@@ -97,7 +97,7 @@ def decode(payload: bytes) -> Reading:
 
 def encode(reading: Reading) -> bytes:
     """Return the PLX Spot-Check Measurement that says `reading`; what is None is left out."""
-    saturation, pulse_rate, amplitude = reading.values
+    saturation, pulse_rate, _amplitude = reading.values
     if Absent.NOT_SENT in (saturation, pulse_rate):
         raise EncodeError("saturation and pulse are always sent; name another absence (NaN)")
     flags = 0
@@ -106,16 +106,8 @@ def encode(reading: Reading) -> bytes:
         flags |= _TIME_STAMP
         flags |= _CLOCK_NOT_SET if reading.device_time.synced is False else 0
         body += write_date_time(reading.device_time)
-    if status := reading.status & _STATUS_BITS:
-        flags |= _MEASUREMENT_STATUS
-        body += unsigned_field("Measurement Status", status, 2)
-    if sensor := reading.status >> _SENSOR_STATUS_AT:
-        flags |= _SENSOR_STATUS
-        body += unsigned_field("Device and Sensor Status", sensor, 3)
-    if amplitude is not Absent.NOT_SENT:
-        flags |= _AMPLITUDE_INDEX
-        body += SFLOAT.encode(amplitude)
-    return bytes((flags,)) + body
+    more, end = _end(reading, _MEASUREMENT_STATUS, _SENSOR_STATUS, _AMPLITUDE_INDEX)
+    return bytes((flags | more,)) + body + end
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,23 +155,33 @@ def decode_continuous(payload: bytes) -> Reading:
 
 def encode_continuous(reading: Reading) -> bytes:
     """Return the PLX Continuous Measurement that says `reading`; the format has no time-stamp."""
-    saturation, pulse_rate, amplitude = reading.values
+    saturation, pulse_rate, _amplitude = reading.values
     if Absent.NOT_SENT in (saturation, pulse_rate):
         raise EncodeError("saturation and pulse are always sent; name another absence (NaN)")
     if reading.device_time is not None:
         raise EncodeError("a PLX Continuous Measurement has no time-stamp")
-    flags = 0
-    body = SFLOAT.encode(saturation) + SFLOAT.encode(pulse_rate)
+    flags, end = _end(
+        reading, _CONTINUOUS_STATUS, _CONTINUOUS_SENSOR_STATUS, _CONTINUOUS_AMPLITUDE_INDEX
+    )
+    return bytes((flags,)) + SFLOAT.encode(saturation) + SFLOAT.encode(pulse_rate) + end
+
+
+def _end(
+    reading: Reading, status_flag: int, sensor_flag: int, index_flag: int
+) -> tuple[int, bytes]:
+    """Return how both formats end, with the flags that say so: statuses and amplitude index."""
+    flags, body = 0, b""
     if status := reading.status & _STATUS_BITS:
-        flags |= _CONTINUOUS_STATUS
+        flags |= status_flag
         body += unsigned_field("Measurement Status", status, 2)
     if sensor := reading.status >> _SENSOR_STATUS_AT:
-        flags |= _CONTINUOUS_SENSOR_STATUS
+        flags |= sensor_flag
         body += unsigned_field("Device and Sensor Status", sensor, 3)
+    amplitude = reading.values[2]
     if amplitude is not Absent.NOT_SENT:
-        flags |= _CONTINUOUS_AMPLITUDE_INDEX
+        flags |= index_flag
         body += SFLOAT.encode(amplitude)
-    return bytes((flags,)) + body
+    return flags, body
 
 
 def _pair(reader: PayloadReader, which: str) -> tuple[Value, Value]:

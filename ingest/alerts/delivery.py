@@ -1,15 +1,11 @@
 """Events to webhooks: at least once, signed, with patience, and dead letters in the end.
 
-The signature is of timestamp and body, so that a recorded delivery cannot be sent again later:
-Hearth-Signature: t=UNIX_SECONDS,v1=HEX, v1 = HMAC-SHA-256(key, t + "." + body). RFC 2104.
+Hearth-Signature is as gateway.platform.webhook_signature has it.
 """
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import json
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -18,6 +14,7 @@ import httpx
 from gateway.platform.backoff import Backoff
 from gateway.platform.logs import get_logger
 from gateway.platform.postgres import AsyncConnection, dict_row
+from gateway.platform.webhook_signature import signature
 from ingest.alerts import metrics
 from ingest.alerts.rules import QUERIES
 
@@ -65,7 +62,7 @@ class Deliverer:
         headers = {
             "Content-Type": "application/json",
             "Hearth-Event": str(row["event_id"]),
-            "Hearth-Signature": signature(self._key_of(row["webhook_id"]), int(time.time()), body),
+            "Hearth-Signature": signature(self._key_of(row["webhook_id"]), body),
         }
         try:
             answer = await client.post(row["url"], content=body, headers=headers)
@@ -112,12 +109,6 @@ def body_of(row: Mapping[str, Any]) -> bytes:
             "cleared_at": row["cleared_at"] and row["cleared_at"].isoformat(),
         }
     ).encode()
-
-
-def signature(key: str, at_s: int, body: bytes) -> str:
-    """Return the value of Hearth-Signature."""
-    digest = hmac.new(key.encode(), f"{at_s}.".encode() + body, hashlib.sha256).hexdigest()
-    return f"t={at_s},v1={digest}"
 
 
 def open_client() -> httpx.AsyncClient:

@@ -23,10 +23,11 @@ from gateway.errors import UsageError
 from gateway.measurement import Measurement
 from gateway.platform.changes import record_change, summarised
 from gateway.platform.postgres import AsyncConnection, connect, connect_blocking
+from gateway.platform.webhook_signature import signature
 from gateway.vitals import BY_NAME
 from ingest.alerts import desk
 from ingest.alerts.app import follow
-from ingest.alerts.delivery import ATTEMPTS_MAX, Deliverer, open_client, signature
+from ingest.alerts.delivery import ATTEMPTS_MAX, Deliverer, open_client
 from ingest.alerts.evaluator import Evaluator
 from ingest.alerts.reconcile import State
 from ingest.alerts.rules import QUERIES, SILENCE, change_rule, rules_in_force, seed_rules
@@ -358,4 +359,4 @@ def test_a_webhook_beyond_this_machine_must_be_https_and_bear_no_secret(
 
 
 def test_a_signature_is_of_time_and_body() -> None:
-    assert signature("k", 1, b"x") != signature("k", 2, b"x") != signature("k", 2, b"y")
+    assert signature("k", b"x", 1) != signature("k", b"x", 2) != signature("k", b"y", 2)

@@ -16,8 +16,9 @@ import pytest
 
 from api.archive import open_archive
 from api.fhir.subscriptions import ATTEMPTS_MAX, Subscriptions
-from api.fhir.webhooks import Webhooks, signature
+from api.fhir.webhooks import Webhooks
 from gateway.platform.postgres import connect_blocking
+from gateway.platform.webhook_signature import signature
 from tests.archives import SERVICE, WEBHOOKS, a_token, public_id, store
 from tests.archives import api_over as the_api_over
 from tests.fixtures.database import as_api

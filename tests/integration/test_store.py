@@ -11,6 +11,7 @@ from decimal import Decimal
 import numpy as np
 import pytest
 
+from bench.ingest import Still
 from gateway import wire
 from gateway.errors import Fault
 from gateway.measurement import TimeQuality, Undecoded
@@ -20,7 +21,7 @@ from ingest.ledger import Gap, read_ledger
 from ingest.newest import Newest
 from ingest.pipeline import Pipeline
 from ingest.quarantine import ActedBy, Filter, discard, replay
-from ingest.registry import Registry, load_registry
+from ingest.registry import load_registry
 from ingest.store import Store
 from ingest.verdicts import Verdict
 from ingest.writing import Outcome
@@ -236,19 +237,6 @@ async def _never() -> None:
     raise AssertionError("a flush of later readings passes")
 
 
-class _Still:
-    """A registry that does not change."""
-
-    def __init__(self, registry: Registry) -> None:
-        self._registry = registry
-
-    def current(self) -> Registry:
-        return self._registry
-
-    async def newer_than(self, registry: Registry) -> None:
-        raise AssertionError(f"the registry changed behind {registry.snapshot}")
-
-
 async def test_a_flush_that_overtakes_another_is_answered_behind_it(
     connection: AsyncConnection, database: str
 ) -> None:
@@ -259,7 +247,7 @@ async def test_a_flush_that_overtakes_another_is_answered_behind_it(
     def answer(_flush: Flush, outcomes: Sequence[Outcome]) -> None:
         answers.put_nowait(outcomes[0].batch.header.sequence)
 
-    pipeline = Pipeline(database, waiting.get, _Still(await load_registry(connection)), answer)
+    pipeline = Pipeline(database, waiting.get, Still(await load_registry(connection)), answer)
     tasks = [
         asyncio.create_task(pipeline.prepare_forever()),
         asyncio.create_task(pipeline.commit_forever()),

@@ -22,7 +22,7 @@ from api.measurement_rows import (
     Selection,
     StoredMeasurement,
     page_parameters,
-    stored_measurement,
+    read_measurement,
 )
 from api.records import Device, Home, Hub, Link, Resident
 from api.registry import QUERIES as REGISTRY
@@ -36,6 +36,7 @@ from gateway.platform.postgres import (
     class_row,
     dsn_with,
     load_queries,
+    microseconds_cursor,
     open_pool,
     sql,
     translated,
@@ -126,7 +127,7 @@ class Archive:
     async def read(
         self,
         principal: Principal,
-        statement: sql.Composed,
+        statement: bytes,
         parameters: Mapping[str, object],
         *,
         action: str,
@@ -135,17 +136,16 @@ class Archive:
         """Run one statement that reads a resident's values, in one round trip; else as `reading`.
 
         It is sent together with what decides: the functions of the schema `access` give nothing to
-        whom that refuses.
+        whom that refuses. Times come in microseconds since 2000.
         """
         require(principal, Needs.VALUES, resident)
         beginning = _beginning(principal, action, Needs.VALUES, [resident], None)
         with translated():
             async with self.pool.connection() as connection:
+                found = microseconds_cursor(connection)
                 async with connection.pipeline(), connection.transaction():
                     begun = await connection.execute(_ACCESS["begin"], beginning, prepare=True)
-                    found = await connection.execute(
-                        statement, parameters, prepare=True, binary=True
-                    )
+                    await found.execute(statement, parameters, prepare=True)
                 refusal = _refusal(await begun.fetchall())
                 if refusal is not None:
                     raise refusal
@@ -196,7 +196,7 @@ class Archive:
     ) -> list[StoredMeasurement]:
         """Return a page of a resident's measurements; `reading` names the errors."""
         return [
-            stored_measurement(row)
+            read_measurement(row)
             for row in await self.measurement_rows(principal, resident, selection)
         ]
 

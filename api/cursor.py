@@ -15,7 +15,7 @@ _PLACE = struct.Struct(">qiBBq")
 """measured_at, device, user slot, sign, identity time; times in microseconds since 1970."""
 TOKEN_CHARS = 2 * _PLACE.size
 """22 bytes as hexadecimal digits: every token is as long, and fit for FHIR's ids and for URLs."""
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
 
@@ -45,7 +45,7 @@ BEHIND_ALL = Place(
 def encode_place(place: Place) -> str:
     """Return the token of a place: `TOKEN_CHARS` of 0-9 and a-f."""
     return _PLACE.pack(
-        (place.measured_at - _EPOCH) // _MICROSECOND,
+        (place.measured_at - EPOCH) // _MICROSECOND,
         place.device_id,
         place.user_slot,
         place.sign,
@@ -62,7 +62,7 @@ def decode_place(token: str) -> Place:
     try:
         measured_us, device_id, user_slot, sign, identity_us = _PLACE.unpack(bytes.fromhex(token))
         place = Place(
-            measured_at=_EPOCH + measured_us * _MICROSECOND,
+            measured_at=EPOCH + measured_us * _MICROSECOND,
             device_id=device_id,
             user_slot=user_slot,
             sign=sign,

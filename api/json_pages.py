@@ -11,18 +11,18 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta, timezone
-from functools import cache, lru_cache
+from functools import cache
+from operator import itemgetter
 
 import numpy as np
 import numpy.typing as npt
 import orjson
 
-from api.cursor import TOKEN_CHARS
-from api.documents import AbsentValue, ConvertedValue, MeasurementDocument, PresentValue
+from api.cursor import TOKEN_CHARS, encode_place
+from api.documents import AbsentValue, ConvertedValue, PresentValue
 from api.json_rows import measurement_document
-from api.measurement_rows import VALUES_AT, stored_measurement
-from gateway.platform.postgres import TupleRow
+from api.measurement_rows import VALUES_AT, read_measurement
+from gateway.platform.postgres import POSTGRES_EPOCH_US, TupleRow
 from gateway.stored import EXPONENT_BITS, FLAG_ARTEFACT
 from gateway.vitals import BY_CODE
 from gateway.wire import OFFSET_STEP_MIN
@@ -38,23 +38,33 @@ _PLACE = np.dtype(
     [("us", ">i8"), ("device", ">i4"), ("slot", "u1"), ("sign", "u1"), ("id_us", ">i8")]
 )
 """As `api.cursor` packs it."""
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
-_MILLISECOND_US, _SECOND_US = 1_000, 1_000_000
+(_MEASURED_US, _DEVICE_ID, _USER_SLOT, _SIGN, _IDENTITY_US, _STORED_US, _RECEIVED_AFTER_S,
+ _UTC_OFFSET, _TIME_QUALITY, _UNIT_SET, _DIGITS, _STATUS, _FLAGS) = range(VALUES_AT)  # fmt: skip
+_DEVICE = -1
+"""Columns of a row of `api.measurement_rows`; its times are microseconds since 2000."""
+_OFFSET_STEP_US = OFFSET_STEP_MIN * 60 * 1_000_000
 
+_kind = itemgetter(_DEVICE, _USER_SLOT, _SIGN, _UTC_OFFSET, _TIME_QUALITY, _UNIT_SET, _DIGITS, _STATUS,
+                   _FLAGS)  # fmt: skip
+"""What readings that share a template have in common, but for which of their values are absent."""
+_UNKNOWN = b""
+_templates: dict[object, bytes | None] = {}
+
+_BLANK = b"0000-00-00T00:00:00.000"
+"""RFC 3339 as far as the offset of the zone, which is of a template's words."""
+_INSTANT = np.dtype(
+    {
+        "names": ["century", "year", "month", "day", "hour", "minute", "second", "hundredth", "ms"],
+        "formats": ["u2"] * 8 + ["u1"],
+        "offsets": [0, 2, 5, 8, 11, 14, 17, 20, 22],
+        "itemsize": len(_BLANK),
+    }
+)
+"""Where its digits stand, two at a time but for the last."""
+_TWO_DIGITS = np.frombuffer(b"".join(b"%02d" % n for n in range(100)), "u2")
+_ONE_DIGIT = np.frombuffer(b"0123456789", "u1")
 
 Instants = npt.NDArray[np.int64]
-_Kind = tuple[str, int, int, int, int, int, int, int, tuple[bool, ...]]
-"""What readings that share a template have in common: device, slot, sign, time quality, unit set,
-digits, status, flags, which values are absent."""
-(_MEASURED_AT, _DEVICE_ID, _USER_SLOT, _SIGN, _IDENTITY_US, _STORED_AT, _RECEIVED_AFTER_S,
- _UTC_OFFSET) = range(8)  # fmt: skip
-_FLAGS = 12
-"""Columns of a row."""
-_OFFSET_STEP_US = OFFSET_STEP_MIN * 60 * _SECOND_US
-
-_UNKNOWN = b""
-_templates: dict[_Kind, bytes | None] = {}
 
 
 def page_json(rows: Sequence[TupleRow], limit: int) -> bytes:
@@ -62,7 +72,7 @@ def page_json(rows: Sequence[TupleRow], limit: int) -> bytes:
     shown = rows[:limit]
     following = b"null"
     if len(rows) > limit:
-        following = b'"%b"' % _ids(shown[-1:], _microseconds(shown[-1:], _MEASURED_AT))[0]
+        following = b'"%b"' % encode_place(read_measurement(shown[-1]).place).encode()
     return b'{"items":[%b],"next":%b}' % (b",".join(measurements_json(shown)), following)
 
 
@@ -86,48 +96,49 @@ def latest_json(rows: Sequence[TupleRow]) -> bytes:
 
 
 def measurements_json(rows: Sequence[TupleRow]) -> list[bytes]:
-    """Return each measurement; the columns are those of `api.archive`."""
+    """Return each measurement of rows as `api.measurement_rows` has them."""
     if not rows:
         return []
-    measured_us = _microseconds(rows, _MEASURED_AT)
-    whole, part = np.modf(np.array([row[_RECEIVED_AFTER_S] for row in rows], np.float64))[::-1]
-    received_us = measured_us + (whole.astype(np.int64) * _SECOND_US)
-    received_us += np.rint(part * _SECOND_US).astype(np.int64)
-    local_us = np.array([row[_UTC_OFFSET] or 0 for row in rows], np.int64) * _OFFSET_STEP_US
-    return [
-        _measurement(row, *times)
-        for row, *times in zip(
+    columns = tuple(zip(*rows, strict=True))
+    measured_us, stored_us = (
+        np.array(columns[column], np.int64) + POSTGRES_EPOCH_US
+        for column in (_MEASURED_US, _STORED_US)
+    )
+    received_us = measured_us + _microseconds(np.array(columns[_RECEIVED_AFTER_S], np.float64))
+    local = [offset or 0 for offset in columns[_UTC_OFFSET]]
+    local_us = measured_us + np.array(local, np.int64) * _OFFSET_STEP_US
+    return list(
+        map(
+            _measurement,
             rows,
-            _ids(rows, measured_us),
-            _instants(measured_us + local_us),
-            _instants(received_us),
-            _instants(_microseconds(rows, _STORED_AT)),
-            strict=True,
+            map(_kind, rows),
+            _ids(columns, measured_us),
+            *_instants(np.stack((local_us, received_us, stored_us))),
         )
-    ]
+    )
 
 
 def _measurement(
-    row: TupleRow, id_: bytes, measured_at: bytes, received_at: bytes, stored_at: bytes
+    row: TupleRow,
+    kind: tuple[object, ...],
+    id_: bytes,
+    measured_at: bytes,
+    received_at: bytes,
+    stored_at: bytes,
 ) -> bytes:
     """Return one measurement; the times are without their offset."""
-    (_measured_at, _device_id, user_slot, sign, _identity_us, _stored_at, _received_after_s,
-     utc_offset, time_quality, unit_set, digits, status, flags) = row[:13]  # fmt: skip
-    values = row[VALUES_AT : _values_end(sign)]
-    absent = tuple([value is None for value in values])
-    kind = (row[-1], user_slot, sign, time_quality, unit_set, digits, status, flags, absent)
+    values = row[VALUES_AT : _values_end(row[_SIGN])]
+    if None in values:
+        kind += tuple([value is None for value in values])
+        values = tuple([value for value in values if value is not None])
     template = _templates.get(kind, _UNKNOWN)
     if template is _UNKNOWN:
         if len(_templates) >= TEMPLATES_MAX:
             _templates.clear()
-        template = _templates[kind] = _template(
-            measurement_document(stored_measurement(row)), digits
-        )
+        template = _templates[kind] = _template(row)
     if template is None:
-        return orjson.dumps(measurement_document(stored_measurement(row)))
-    if True in absent:
-        values = tuple([value for value in values if value is not None])
-    return template % (id_, measured_at + _suffix(utc_offset), received_at, stored_at, *values)
+        return orjson.dumps(measurement_document(read_measurement(row)))
+    return template % (id_, measured_at, received_at, stored_at, *values)
 
 
 def _place(row: TupleRow) -> tuple[object, ...]:
@@ -135,34 +146,46 @@ def _place(row: TupleRow) -> tuple[object, ...]:
     return tuple(row[: _IDENTITY_US + 1])
 
 
-def _ids(rows: Sequence[TupleRow], measured_us: Instants) -> list[bytes]:
-    places = np.empty(len(rows), _PLACE)
+def _ids(columns: Sequence[Sequence[int]], measured_us: Instants) -> list[bytes]:
+    places = np.empty(len(measured_us), _PLACE)
     places["us"] = measured_us
-    for name, column in (("device", _DEVICE_ID), ("slot", _USER_SLOT), ("sign", _SIGN),
-                         ("id_us", _IDENTITY_US)):  # fmt: skip
-        places[name] = [row[column] for row in rows]
+    for name, column in (("device", _DEVICE_ID), ("slot", _USER_SLOT), ("sign", _SIGN)):
+        places[name] = columns[column]
+    places["id_us"] = np.array(columns[_IDENTITY_US], np.int64) + POSTGRES_EPOCH_US
     digits = places.tobytes().hex().encode()
-    return [digits[at : at + TOKEN_CHARS] for at in range(0, len(digits), TOKEN_CHARS)]
+    ids: list[bytes] = np.frombuffer(digits, f"S{TOKEN_CHARS}").tolist()
+    return ids
 
 
-def _microseconds(rows: Sequence[TupleRow], column: int) -> Instants:
-    return np.array([(row[column] - _EPOCH) // _MICROSECOND for row in rows], np.int64)
+def _microseconds(seconds: npt.NDArray[np.float64]) -> Instants:
+    """Return the nearest microseconds, as timedelta does: of the part behind the point by itself."""
+    part, whole = np.modf(seconds)
+    us: Instants = whole.astype(np.int64) * 1_000_000 + np.rint(part * 1_000_000).astype(np.int64)
+    return us
 
 
-def _instants(us: Instants) -> list[bytes]:
-    """Return (n,) microseconds since 1970 as RFC 3339 without the offset, by the millisecond."""
-    text = np.datetime_as_string((us // _MILLISECOND_US).view("M8[ms]"), unit="ms")
-    said: list[bytes] = text.astype("S").tolist()
-    return said
-
-
-@lru_cache(maxsize=256)
-def _suffix(utc_offset: int | None) -> bytes:
-    """Return the offset of a local time; Z where it is not known (RFC 9557, 2)."""
-    if utc_offset is None:
-        return b"Z"
-    zone = timezone(timedelta(minutes=OFFSET_STEP_MIN * utc_offset))
-    return _EPOCH.astimezone(zone).isoformat()[-6:].encode()
+def _instants(us: Instants) -> list[list[bytes]]:
+    """Return (k, n) microseconds since 1970 as RFC 3339 without the offset, by the millisecond."""
+    days, ms = np.divmod(us.ravel() // 1_000, 86_400_000)
+    date = days.view("M8[D]")
+    month = date.astype("M8[M]")
+    months = month.astype(np.int64)
+    year = months // 12 + 1970
+    said = np.full(len(days), _BLANK).view(_INSTANT)
+    for name, number in (
+        ("century", year // 100),
+        ("year", year % 100),
+        ("month", months % 12 + 1),
+        ("day", (date - month.astype("M8[D]")).astype(np.int64) + 1),
+        ("hour", ms // 3_600_000),
+        ("minute", ms // 60_000 % 60),
+        ("second", ms // 1_000 % 60),
+        ("hundredth", ms // 10 % 100),
+    ):
+        said[name] = _TWO_DIGITS.take(number)
+    said["ms"] = _ONE_DIGIT.take(ms % 10)
+    instants: list[list[bytes]] = said.view(f"S{len(_BLANK)}").reshape(us.shape).tolist()
+    return instants
 
 
 @cache
@@ -170,11 +193,15 @@ def _values_end(sign: int) -> int:
     return VALUES_AT + len(BY_CODE[sign].quantities)
 
 
-def _template(document: MeasurementDocument, digits: int) -> bytes | None:
-    """Return the definition's own words for a kind, with places for what a row fills in."""
+def _template(row: TupleRow) -> bytes | None:
+    """Return the definition's own words for a row's kind, with places for what a row fills in.
+
+    None where there can be none: of a converted value, or one counted in tens.
+    """
+    document = measurement_document(read_measurement(row))
     values: dict[str, PresentValue | ConvertedValue | AbsentValue] = {}
     for index, (name, value) in enumerate(document.values.items()):
-        exponent = digits >> (EXPONENT_BITS * index) & 0xFF
+        exponent = row[_DIGITS] >> (EXPONENT_BITS * index) & 0xFF
         decimals = -(exponent - 0x100 if exponent & 0x80 else exponent)
         if isinstance(value, ConvertedValue) or (isinstance(value, PresentValue) and decimals < 0):
             return None
@@ -185,9 +212,9 @@ def _template(document: MeasurementDocument, digits: int) -> bytes | None:
     with_places = replace(
         document,
         id=_TEXT,
-        measured_at=_TEXT,
-        received_at=f"{_TEXT}Z",
-        stored_at=f"{_TEXT}Z",
+        measured_at=_TEXT + document.measured_at[len(_BLANK) :],
+        received_at=_TEXT + document.received_at[len(_BLANK) :],
+        stored_at=_TEXT + document.stored_at[len(_BLANK) :],
         values=values,
     )
     words = orjson.dumps(with_places).replace(b"%", b"%%").replace(_TEXT_JSON, b"%b")

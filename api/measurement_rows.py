@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import Enum
 from pathlib import Path
 from uuid import UUID
 
-from api.cursor import BEFORE_ALL, BEHIND_ALL, Place
-from gateway.platform.postgres import TupleRow, load_queries, sql
+from api.cursor import BEFORE_ALL, BEHIND_ALL, EPOCH, Place
+from gateway.platform.postgres import (
+    POSTGRES_EPOCH_US,
+    TupleRow,
+    compiled,
+    load_queries,
+    sql,
+)
 from gateway.vital_sign import QUANTITIES_MAX, VitalSign
 from gateway.vitals import BY_CODE, SIGNS
 
@@ -80,10 +86,11 @@ class StoredMeasurement:
 
 
 PAGE = {
-    order: _MEASUREMENTS["page"].format(values=VALUES, direction=sql.SQL(direction))
+    order: compiled(_MEASUREMENTS["page"].format(values=VALUES, direction=sql.SQL(direction)))
     for order, direction in ((Order.DESC, "descending"), (Order.ASC, "ascending"))
 }
-LATEST = _MEASUREMENTS["latest"].format(values=VALUES)
+LATEST = compiled(_MEASUREMENTS["latest"].format(values=VALUES))
+"""Both give the columns of `stored_measurement`, with each time in microseconds since 2000."""
 _START = {Order.DESC: BEHIND_ALL, Order.ASC: BEFORE_ALL}
 
 
@@ -102,6 +109,21 @@ def page_parameters(resident: UUID, selection: Selection) -> dict[str, object]:
         "identity_us": place.identity_us,
         "limit": selection.limit,
     }
+
+
+def read_measurement(row: TupleRow) -> StoredMeasurement:
+    """Return the measurement of a row of `PAGE` or `LATEST`, whose times are numbers."""
+    measured_us, device_id, user_slot, sign, identity_us, stored_us, *rest = row
+    return stored_measurement(
+        (
+            _moment(measured_us), device_id, user_slot, sign, identity_us + POSTGRES_EPOCH_US,
+            _moment(stored_us), *rest,
+        )
+    )  # fmt: skip
+
+
+def _moment(us: int) -> datetime:
+    return EPOCH + timedelta(microseconds=us + POSTGRES_EPOCH_US)
 
 
 def stored_measurement(row: TupleRow) -> StoredMeasurement:

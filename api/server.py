@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import socket
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -58,6 +59,8 @@ FORGET_S = 3600
 """How often answers that nobody asks for again are removed."""
 CLIENTS_MAX = FOLLOWERS_MAX + 512
 """More connections than this are answered 503 and closed."""
+GARBAGE_MIN = 20_000
+"""The collector looks after so many objects: a page of a year's readings is some thousands, none a cycle."""
 BACKLOG_MAX = 128
 """Connections that wait to be accepted; further ones are the kernel's to refuse."""
 SCRAPE_TOKEN_CHARS_MIN = 32
@@ -171,6 +174,8 @@ async def serving(config: ApiConfig) -> AsyncIterator[int]:
             httpx.AsyncClient(follow_redirects=False) as client,
         ):
             app = _application(config, archive, client, listener)
+            gc.freeze()  # what is there for good, the collector need not look at again
+            gc.set_threshold(GARBAGE_MIN)
             if config.exports is not None:
                 app.state.exports = Exports(archive, config.exports)
             feed: Feed = app.state.feed

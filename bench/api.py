@@ -24,12 +24,13 @@ from typing import Any
 from uuid import UUID
 
 from bench.api_process import SERVICE, ApiProcess, reader_of, running_api
+from bench.archive_rows import indexed_afterwards
 from bench.databases import own_database
 from bench.result import Result, compare
 from gateway.errors import UnavailableError
 from gateway.platform.embedded.packages import find_packages
 from gateway.platform.named_sql import load_statements
-from gateway.platform.postgres import connect_blocking, dsn_parts, load_queries, sql
+from gateway.platform.postgres import Connection, connect_blocking, dsn_parts, load_queries, sql
 from gateway.platform.settings import LOOPBACK, load_settings
 from gateway.vital_sign import VitalSign
 from gateway.vitals import SIGNS
@@ -59,8 +60,7 @@ WORKLIST = 500
 _DATABASE = "hearth_bench_api"
 _SQL = Path(__file__).parent / "sql"
 _QUERIES = load_queries(_SQL / "api.sql")
-_BEFORE = ("residents", "homes", "devices", "without_indexes", "without_index_of_resident")
-_AFTER = ("with_indexes", "with_index_of_resident")
+_REGISTRY = ("residents", "homes", "devices")
 _LAST_DAY = datetime(2026, 6, 1, tzinfo=UTC)
 
 
@@ -156,29 +156,22 @@ class _Archive:
         last = rows // (DAYS * sum(map(_a_day, range(len(SIGNS)))))
         more = {"first": self._residents + 1, "last": last, "signs": len(SIGNS)}
         with connect_blocking(self._dsn, application="hearth-bench", autocommit=True) as connection:
-            for name in _BEFORE:
+            for name in _REGISTRY:
                 connection.execute(_QUERIES[name], more)
             weeks = DAYS // 7
-            for week in range(weeks):
-                from_at = _LAST_DAY - timedelta(days=DAYS - 7 * week)
-                for place, sign in enumerate(SIGNS):
-                    connection.execute(
-                        _week(sign),
-                        more
-                        | {
-                            "from_at": from_at,
-                            "place": place + 1,
-                            "sign": sign.code,
-                            "a_day": _a_day(place),
-                        },
-                    )
-                self._progress(f"filling {last:,} residents: week {week + 1}/{weeks}")
-            for name in _AFTER:
-                connection.execute(_QUERIES[name])
-            connection.execute("VACUUM ANALYZE")
+            with indexed_afterwards(connection):
+                for week in range(weeks):
+                    self._fill_week(connection, week, more)
+                    self._progress(f"filling {last:,} residents: week {week + 1}/{weeks}")
             counted = connection.execute(_QUERIES["count"]).fetchone()
         self._residents = last
         self._progress(f"{counted[0] if counted else 0:,} measurements")
+
+    def _fill_week(self, connection: Connection, week: int, more: dict[str, int]) -> None:
+        from_at = _LAST_DAY - timedelta(days=DAYS - 7 * week)
+        for place, sign in enumerate(SIGNS):
+            of_sign = {"place": place + 1, "sign": sign.code, "a_day": _a_day(place)}
+            connection.execute(_week(sign), more | of_sign | {"from_at": from_at})
 
     def api(self) -> AbstractContextManager[ApiProcess]:
         """Run the API over it."""

@@ -38,7 +38,6 @@ from gateway.platform.postgres import (
     connect_blocking,
     dsn_with,
     open_pool,
-    sql,
 )
 
 GOAL_PAGE_MS = 50.0
@@ -183,7 +182,7 @@ async def _get(client: httpx.AsyncClient, url: str) -> None:
 async def _run(
     connection: AsyncConnection[TupleRow],
     resident: UUID,
-    query: sql.Composed,
+    query: bytes,
     parameters: dict[str, object],
 ) -> None:
     async with connection.transaction(), connection.cursor(binary=True) as cursor:

@@ -21,7 +21,13 @@ from api.fhir.vocabulary import STATUS_OF
 from api.measurement_rows import Order
 from gateway.gatt.times import from_ms
 from gateway.guidelines.home_pressure import PressureRules
-from gateway.platform.postgres import AsyncConnection, TupleRow, load_queries, sql
+from gateway.platform.postgres import (
+    AsyncConnection,
+    TupleRow,
+    compiled,
+    load_queries,
+    sql,
+)
 from gateway.stored import FLAG_ARTEFACT
 from gateway.vital_sign import VitalSign
 from gateway.vitals import QUANTITIES
@@ -40,28 +46,32 @@ _COLUMNS = sql.SQL(", ").join(
     ]
 )
 PAGE = {
-    order: _QUERIES["page"].format(columns=_COLUMNS, direction=sql.SQL(direction))
+    order: compiled(_QUERIES["page"].format(columns=_COLUMNS, direction=sql.SQL(direction)))
     for order, direction in ((Order.DESC, "descending"), (Order.ASC, "ascending"))
 }
-LAST = _QUERIES["last"].format(
-    columns_of_last=sql.SQL(", ").join(
-        [
-            *(sql.SQL("(last.found).{}").format(sql.Identifier(name)) for name in _FIXED),
-            sql.SQL("(last.found).resident::text"),
-            *(sql.SQL("(last.found).{}").format(sql.Identifier(q.name)) for q in QUANTITIES),
-        ]
+LAST = compiled(
+    _QUERIES["last"].format(
+        columns_of_last=sql.SQL(", ").join(
+            [
+                *(sql.SQL("(last.found).{}").format(sql.Identifier(name)) for name in _FIXED),
+                sql.SQL("(last.found).resident::text"),
+                *(sql.SQL("(last.found).{}").format(sql.Identifier(q.name)) for q in QUANTITIES),
+            ]
+        )
     )
 )
-_ONE = _QUERIES["one"].format(columns=_COLUMNS)
-_ALL = _QUERIES["all"].format(columns=_COLUMNS)
-_STORED_AT = _QUERIES["stored_at"].format(columns=_COLUMNS)
-_STATISTICS = _QUERIES["statistics"].format(
-    quantity=sql.SQL("CASE wanted.column_name {} END").format(
-        sql.SQL(" ").join(
-            sql.SQL("WHEN {} THEN {}").format(
-                sql.Literal(quantity.name), sql.Identifier("found", quantity.name)
+_ONE = compiled(_QUERIES["one"].format(columns=_COLUMNS))
+_ALL = compiled(_QUERIES["all"].format(columns=_COLUMNS))
+_STORED_AT = compiled(_QUERIES["stored_at"].format(columns=_COLUMNS))
+_STATISTICS = compiled(
+    _QUERIES["statistics"].format(
+        quantity=sql.SQL("CASE wanted.column_name {} END").format(
+            sql.SQL(" ").join(
+                sql.SQL("WHEN {} THEN {}").format(
+                    sql.Literal(quantity.name), sql.Identifier("found", quantity.name)
+                )
+                for quantity in QUANTITIES
             )
-            for quantity in QUANTITIES
         )
     )
 )
@@ -483,7 +493,7 @@ def _last_of_each_code(made: Sequence[Made], most: int) -> list[Made]:
 
 async def _fetch(
     connection: AsyncConnection[TupleRow],
-    query: sql.SQL | sql.Composed,
+    query: sql.SQL | bytes,
     parameters: Mapping[str, object],
 ) -> list[TupleRow]:
     async with connection.cursor(binary=True) as cursor:

@@ -5,8 +5,7 @@
 -- name: page
 -- The measurements of one resident next to a place, in the order of the unique key.
 SELECT
-    measured_at, device_id, user_slot, sign,
-    (extract(epoch FROM identity_time) * 1000000)::bigint AS identity_us, stored_at,
+    measured_at, device_id, user_slot, sign, identity_time, stored_at,
     received_after_s, utc_offset, time_quality, unit_set, digits, status, flags, {values},
     device
 FROM resident
@@ -20,8 +19,7 @@ WHERE resident.public_id = %(resident)s
 -- Of each sign the latest measurement, by when it was measured, and the latest that is no artefact:
 -- two rows, which are the same one where the latest is none.
 SELECT
-    measured_at, device_id, user_slot, sign,
-    (extract(epoch FROM identity_time) * 1000000)::bigint AS identity_us, stored_at,
+    measured_at, device_id, user_slot, sign, identity_time, stored_at,
     received_after_s, utc_offset, time_quality, unit_set, digits, status, flags, {values},
     device
 FROM resident

@@ -20,24 +20,6 @@ FROM generate_series(
     (%(first)s::integer - 1) * %(signs)s::integer + 1, %(last)s::integer * %(signs)s::integer
 ) AS g
 
--- name: without_indexes
--- Rows go in first, then the indexes are built: several times as fast, and as dense.
-DROP INDEX measurement_identity
-
--- name: without_index_of_resident
--- The other one.
-DROP INDEX measurement_of_resident
-
--- name: with_indexes
--- The schema's own indexes (migration 2).
-CREATE UNIQUE INDEX IF NOT EXISTS measurement_identity
-    ON measurement (device_id, user_slot, sign, identity_time, measured_at)
-
--- name: with_index_of_resident
--- The schema's own index (migration 2).
-CREATE INDEX IF NOT EXISTS measurement_of_resident
-    ON measurement (resident_id, sign, measured_at DESC)
-
 -- name: week
 -- One sign's measurements of a week, by resident: as many a day as {a_day}, at minutes of their own.
 INSERT INTO measurement (

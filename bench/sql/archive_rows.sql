@@ -27,6 +27,10 @@ INSERT INTO link (device_id, user_slot, resident_id, during)
 SELECT g, 255, (g - 1) / %(signs)s + 1, '(,)'
 FROM generate_series(1, %(residents)s * %(signs)s) AS g
 
+-- name: indexes
+-- What the measurements are found by, with what makes it.
+SELECT indexname, indexdef FROM pg_indexes WHERE tablename = 'measurement'
+
 -- name: batches
 -- A batch a home for a week: what a row's hub is found by.
 INSERT INTO batch (

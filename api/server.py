@@ -154,6 +154,8 @@ async def run(config: ApiConfig) -> None:
         UsageError: the address is taken or is none of this machine's.
     """
     async with serving(config) as port:
+        gc.freeze()  # what is there for good, the collector need not look at again
+        gc.set_threshold(GARBAGE_MIN)
         _log.info("api_started", host=config.host, port=port)
         await run_until_signalled(lambda _group: None)
     _log.info("api_stopped")
@@ -174,8 +176,6 @@ async def serving(config: ApiConfig) -> AsyncIterator[int]:
             httpx.AsyncClient(follow_redirects=False) as client,
         ):
             app = _application(config, archive, client, listener)
-            gc.freeze()  # what is there for good, the collector need not look at again
-            gc.set_threshold(GARBAGE_MIN)
             if config.exports is not None:
                 app.state.exports = Exports(archive, config.exports)
             feed: Feed = app.state.feed

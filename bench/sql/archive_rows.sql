@@ -19,13 +19,13 @@ INSERT INTO device (address, home_id)
 SELECT
     regexp_replace(upper(lpad(to_hex(g), 12, '0')), '(..)(?!$)', '\1:', 'g'),
     (g - 1) / %(signs)s + 1
-FROM generate_series(1, %(residents)s * %(signs)s) AS g
+FROM generate_series(1, %(residents)s::integer * %(signs)s) AS g
 
 -- name: links
 -- Each device to its home's resident, for ever.
 INSERT INTO link (device_id, user_slot, resident_id, during)
 SELECT g, 255, (g - 1) / %(signs)s + 1, '(,)'
-FROM generate_series(1, %(residents)s * %(signs)s) AS g
+FROM generate_series(1, %(residents)s::integer * %(signs)s) AS g
 
 -- name: indexes
 -- What the measurements are found by, with what makes it.

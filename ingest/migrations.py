@@ -230,7 +230,8 @@ def _make_fhir_doors(connection: Connection) -> None:
         if sign.period is not None
     ]
     period = sql.SQL("CASE measurement.sign {} END").format(sql.SQL(" ").join(periods))
-    matches = _FHIR_DOORS["matches"].format(period=period)
+    is_sent = _FHIR_DOORS["is_sent"]
+    matches = _FHIR_DOORS["matches"].format(period=period, is_sent=is_sent)
     with connection.transaction():
         connection.execute(_FHIR_DOORS["drop"])
         for name in ("view", "is_within", "device_ids"):
@@ -244,7 +245,7 @@ def _make_fhir_doors(connection: Connection) -> None:
             )
             connection.execute(page)
         for name in ("last", "count"):
-            connection.execute(_FHIR_DOORS[name].format(matches=matches))
+            connection.execute(_FHIR_DOORS[name].format(matches=matches, is_sent=is_sent))
         connection.execute(_FHIR_DOORS["owner"])
         connection.execute(_FHIR_DOORS["audited"])
         connection.execute(_FHIR_DOORS["grant"])

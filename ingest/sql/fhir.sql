@@ -89,7 +89,8 @@ $$
 
 -- name: last
 -- Of each part (one entry of the arrays each) the latest rows by when they were measured, at most so
--- many. One plan for all parts: to begin one anew for each takes longer than to run it.
+-- many. One plan for all parts: to begin one anew for each takes longer than to run it. A part that
+-- was never sent is found out in the index alone, else each of the resident's rows would be read.
 CREATE OR REPLACE FUNCTION access.last_observations(
     _resident integer, _signs smallint[], _sent_masks bigint[], _not_sent bigint[],
     _status_bits integer[], _retracted integer[], _preliminary integer[], _statuses text[],
@@ -124,6 +125,17 @@ BEGIN
         FROM unnest(_signs, _sent_masks, _not_sent, _status_bits, _retracted, _preliminary)
             WITH ORDINALITY
             AS wanted (code, sent_mask, not_sent, status_bits, retracted, preliminary, part)
+        CROSS JOIN LATERAL (
+            SELECT
+            FROM measurement
+            WHERE resident_id = _resident
+                AND measurement.sign = wanted.code
+                AND measurement.measured_at >= _from_at
+                AND measurement.measured_at < _to_at
+                AND {is_sent}
+            ORDER BY measurement.measured_at DESC
+            LIMIT 1
+        ) AS ever
         CROSS JOIN LATERAL (
             SELECT measurement AS it
             FROM measurement
@@ -178,13 +190,17 @@ BEGIN
 END
 $$
 
--- name: matches
--- What all of them ask of a row; made part of the functions above. No subquery stands here: each would
--- be set up again for each chunk.
+-- name: is_sent
+-- Whether a row has the part at all.
 (
     ((measurement.digits >> 40) & wanted.sent_mask) <> wanted.not_sent
     OR (measurement.status & wanted.status_bits) <> 0
 )
+
+-- name: matches
+-- What all of them ask of a row; made part of the functions above. No subquery stands here: each would
+-- be set up again for each chunk.
+{is_sent}
 AND (_device_ids IS NULL OR measurement.device_id = ANY (_device_ids))
 AND (
     _statuses IS NULL

@@ -42,7 +42,7 @@ async def api(database: str) -> AsyncIterator[httpx.AsyncClient]:
             f"name,national_id,health_card,height_cm,target:systolic_mmhg\n{LINE}".encode()
         )
         import_residents(
-            connection, IDENTITIES, file, date(2026, 11, 25), lambda _: None, lambda _: None
+            connection, IDENTITIES, file, date(2026, 11, 25), lambda _: None, lambda *_at: None
         )
     async with api_over(database) as client:
         yield client

@@ -264,6 +264,15 @@ DELETE FROM alert WHERE resident_id = %(resident_id)s
 -- For which rules the resident was marked.
 DELETE FROM alert_mark WHERE resident_id = %(resident_id)s
 
+-- name: forget_subscriptions
+-- Who is told of new readings, and the ids of those that were told of.
+DELETE FROM fhir_subscription WHERE resident_id = %(resident_id)s
+
+-- name: end_exports
+-- Files of bulk exports may hold the resident: they are not given out any more, and the API removes them.
+UPDATE fhir_export SET state = 'cancelled', finished_at = now(), error = 'a resident was erased'
+WHERE state IN ('running', 'complete')
+
 -- name: end_care
 -- No care team looks after the resident any more.
 UPDATE care_team_resident

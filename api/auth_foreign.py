@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -35,8 +34,6 @@ KEYS_MAX = 50
 """A key set with more keys is refused."""
 ANSWER_S_MAX = 5.0
 """An issuer that does not answer within this is down."""
-ACCOUNTS_MAX, ACCOUNT_S_MAX = 10_000, 60.0
-"""So many accounts are remembered for so long; a disabled one is refused at once all the same."""
 
 _log = get_logger(__name__)
 
@@ -45,7 +42,10 @@ Find = Callable[[str, str], Awaitable[Principal | None]]
 
 
 class ForeignTokens:
-    """Checks the tokens of one issuer that is not ours."""
+    """Checks the tokens of one issuer that is not ours.
+
+    It remembers keys only; who was found good is remembered by `api.known_tokens`, in front of it.
+    """
 
     def __init__(
         self, client: httpx.AsyncClient, find: Find, *, issuer: str, audience: str
@@ -54,27 +54,15 @@ class ForeignTokens:
         self._find = find
         self._issuer = issuer
         self._audience = audience
-        self._accounts: OrderedDict[str, tuple[float, Principal]] = OrderedDict()
 
     async def principal(self, token: str) -> Principal:
         """Return who bears the token; see `api.auth.Verifier`."""
         header = header_of(token, {*TYPES})
         key = await self._keys.key(str(header.get("kid", "")))
         claims = checked(token, key, ALGORITHMS, self._issuer, self._audience)
-        return await self._account(str(claims["sub"]))
-
-    async def _account(self, subject: str) -> Principal:
-        now = time.monotonic()
-        known = self._accounts.get(subject)
-        if known is not None and now - known[0] < ACCOUNT_S_MAX:
-            return known[1]
-        principal = await self._find(self._issuer, subject)
+        principal = await self._find(self._issuer, str(claims["sub"]))
         if principal is None:
             raise RefusedTokenError("account")
-        self._accounts[subject] = (now, principal)
-        self._accounts.move_to_end(subject)
-        while len(self._accounts) > ACCOUNTS_MAX:
-            self._accounts.popitem(last=False)
         return principal
 
 

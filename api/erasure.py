@@ -29,6 +29,8 @@ _STEPS = (
     "forget_alert_events",
     "forget_alerts",
     "forget_marks",
+    "forget_subscriptions",
+    "end_exports",
     "end_care",
     "disable_account",
     "mark_erased",

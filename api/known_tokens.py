@@ -17,7 +17,7 @@ from api.access import Principal
 from api.auth import LEEWAY_S, Verifier
 
 KNOWN_S_MAX = 30.0
-"""A key that its issuer withdraws is believed so much longer."""
+"""A key that its issuer withdraws is believed so much longer, and so is the role of an account."""
 KNOWN_MAX = 10_000
 """Beyond so many tokens the one that was used longest ago is forgotten."""
 

@@ -1,14 +1,16 @@
 """Entering residents by the million: lines of a file to sealed rows, a chunk at a time.
 
 A line is rejected by its number and a reason, never by what it says. The same file again changes
-nothing: each line leaves a keyed fingerprint. Memory is one chunk, whatever the file's length.
+nothing: each line leaves a keyed fingerprint. Memory is two chunks, whatever the file's length: one
+is entered while the next is read.
 """
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import date
 from itertools import islice
@@ -70,10 +72,8 @@ class _Line:
     profile: Profile
     marks: Marks
     fingerprint: bytes
-
-    @property
-    def numbers(self) -> list[bytes]:
-        return [mark for mark in (self.marks.national_id, self.marks.health_card) if mark]
+    numbers: Sequence[bytes]
+    """The marks that tell whose line it is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +81,16 @@ class _Known:
     resident_id: int
     resident: UUID
     fingerprint: bytes | None
-    sealed: Sealed | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Chunk:
+    """Lines that were read: those that can be entered by themselves, and the faults of the others."""
+
+    lines: Sequence[_Line]
+    faults: Sequence[Rejected]
+    ends_at: int
+    """So many bytes of the file were read by then."""
 
 
 def import_residents(
@@ -90,11 +99,12 @@ def import_residents(
     file: BinaryIO,
     today: date,
     reject: Callable[[Rejected], None],
-    progress: Callable[[Counts], None],
+    progress: Callable[[Counts, int], None],
 ) -> Counts:
     """Enter the residents of a CSV file and return what became of its lines.
 
-    `connection` is in autocommit mode; each chunk is a transaction of its own.
+    `connection` is in autocommit mode; each chunk is a transaction of its own. `progress` is told
+    after each, with how many bytes of the file were read for it.
 
     Raises:
         UsageError: the heading is not as needed, or the vault's key is not the archive's.
@@ -107,9 +117,16 @@ def import_residents(
         rows = _rows(file)
         heading = _heading(rows)
         counts = Counts()
-        for chunk in _chunks(rows):
-            _enter(connection, vault, chunk, heading, today, counts, reject)
-            progress(counts)
+
+        def read_on() -> _Chunk | None:
+            return _read(islice(rows, CHUNK_LINES), file, heading, vault, today)
+
+        with ThreadPoolExecutor(1) as reader:  # reads on while the database works
+            following = reader.submit(read_on)
+            while (chunk := following.result()) is not None:
+                following = reader.submit(read_on)
+                _enter(connection, vault, chunk, counts, reject)
+                progress(counts, chunk.ends_at)
     return counts
 
 
@@ -169,53 +186,58 @@ def _heading(rows: Iterator[tuple[int, list[str]]]) -> Heading:
         ) from error
 
 
-def _chunks(
-    rows: Iterator[tuple[int, list[str]]],
-) -> Iterator[list[tuple[int, list[str]]]]:
-    while chunk := list(islice(rows, CHUNK_LINES)):
-        yield chunk
-
-
-def _enter(
-    connection: Connection,
-    vault: IdentityVault,
-    chunk: Iterable[tuple[int, list[str]]],
+def _read(
+    rows: Iterable[tuple[int, list[str]]],
+    file: BinaryIO,
     heading: Heading,
+    vault: IdentityVault,
     today: date,
-    counts: Counts,
-    reject: Callable[[Rejected], None],
-) -> None:
+) -> _Chunk | None:
+    """Read lines; None: there are no more."""
     lines: list[_Line] = []
     faults: list[Rejected] = []
-    total = 0
-    for number, cells in chunk:
-        total += 1
+    for number, cells in rows:
         try:
             profile = heading.read(cells, today)
         except ProfileError as error:
             faults.append(Rejected(line=number, column=error.column, why=error.why))
             continue
+        marks = vault.marks(profile.identity)
         lines.append(
             _Line(
                 number=number,
                 profile=profile,
-                marks=vault.marks(profile.identity),
+                marks=marks,
                 fingerprint=vault.fingerprint(profile.canonical()),
+                numbers=[mark for mark in (marks.national_id, marks.health_card) if mark],
             )
         )
-    entered, changed, refused = _committed(connection, vault, lines)
-    for fault in sorted([*faults, *refused], key=lambda fault: fault.line):
+    if not lines and not faults:
+        return None
+    return _Chunk(lines=lines, faults=faults, ends_at=file.tell())
+
+
+def _enter(
+    connection: Connection,
+    vault: IdentityVault,
+    chunk: _Chunk,
+    counts: Counts,
+    reject: Callable[[Rejected], None],
+) -> None:
+    entered, changed, refused = _committed(connection, vault, chunk.lines)
+    faults = sorted([*chunk.faults, *refused], key=lambda fault: fault.line)
+    for fault in faults:
         reject(fault)
-    rejected = len(faults) + len(refused)
+    total = len(chunk.lines) + len(chunk.faults)
     counts.lines += total
     counts.entered += entered
     counts.changed += changed
-    counts.unchanged += total - entered - changed - rejected
-    counts.rejected += rejected
+    counts.unchanged += total - entered - changed - len(faults)
+    counts.rejected += len(faults)
 
 
 def _committed(
-    connection: Connection, vault: IdentityVault, lines: list[_Line]
+    connection: Connection, vault: IdentityVault, lines: Sequence[_Line]
 ) -> tuple[int, int, list[Rejected]]:
     """Commit a chunk; returns how many were entered, how many changed, and who was refused."""
     for _attempt in range(CHUNK_ATTEMPTS_MAX):
@@ -228,7 +250,7 @@ def _committed(
 
 
 def _commit_once(
-    connection: Connection, vault: IdentityVault, lines: list[_Line]
+    connection: Connection, vault: IdentityVault, lines: Sequence[_Line]
 ) -> tuple[int, int, list[Rejected]]:
     seen, known = _seen(connection, lines), _known(connection, lines)
     teams = _known_teams(connection, lines)
@@ -246,20 +268,33 @@ def _commit_once(
         connection.execute(QUERIES["see"], see)
     owned = [(line, _owner(line, known)) for line in taken]
     new = [line for line, owner in owned if owner is None]
-    rows = [_row(vault, None, uuid4(), line.profile, line.marks, line.fingerprint) for line in new]
-    rows += [
-        _changed_row(vault, owner, line)
+    changed = [
+        (line, owner)
         for line, owner in owned
         if owner is not None and owner.fingerprint != line.fingerprint
+    ]
+    sealed = _sealed(connection, [owner.resident_id for _line, owner in changed])
+    rows = [_row(vault, None, uuid4(), line.profile, line.marks, line.fingerprint) for line in new]
+    rows += [
+        _changed_row(vault, owner, sealed.get(owner.resident_id), line) for line, owner in changed
     ]
     if rows:
         with connection.cursor() as cursor, cursor.copy(QUERIES["copy_incoming"]) as copy:
             copy.set_types(_TYPES)
             for row in rows:
                 copy.write_row(row)
-        for statement in ("enter_residents", "enter_profiles", "enter_keys", "enter_care"):
+        for statement in _statements(new=bool(new), changed=bool(changed)):
             connection.execute(QUERIES[statement])
-    return len(new), len(rows) - len(new), refused
+    return len(new), len(changed), refused
+
+
+def _statements(*, new: bool, changed: bool) -> list[str]:
+    """Return what enters the lines of a chunk, of which some are new or some have changed."""
+    return [
+        *(("enter_residents", "enter_profiles", "enter_keys") if new else ()),
+        *(("change_profiles", "change_keys") if changed else ()),
+        "enter_care",
+    ]
 
 
 def _without_doubles(
@@ -284,7 +319,7 @@ def _owner(line: _Line, known: dict[bytes, _Known]) -> _Known | None:
     return next((known[mark] for mark in line.numbers if mark in known), None)
 
 
-def _known_teams(connection: Connection, lines: list[_Line]) -> set[str | None]:
+def _known_teams(connection: Connection, lines: Sequence[_Line]) -> set[str | None]:
     """Return the care teams that the lines may name; None: they need not."""
     named = {line.profile.care_team for line in lines} - {None}
     known: set[str | None] = {None}
@@ -294,45 +329,51 @@ def _known_teams(connection: Connection, lines: list[_Line]) -> set[str | None]:
     return known
 
 
-def _seen(connection: Connection, lines: list[_Line]) -> dict[bytes, int]:
+def _seen(connection: Connection, lines: Sequence[_Line]) -> dict[bytes, int]:
     marks = [mark for line in lines for mark in line.numbers]
-    return dict(connection.execute(QUERIES["seen_before"], {"marks": marks}).fetchall())
+    found = connection.execute(QUERIES["seen_before"], {"marks": marks}, binary=True)
+    return dict(found.fetchall())
 
 
-def _known(connection: Connection, lines: list[_Line]) -> dict[bytes, _Known]:
-    found = connection.execute(
-        QUERIES["find_marked"],
-        {
-            "national_ids": [line.marks.national_id for line in lines if line.marks.national_id],
-            "health_cards": [line.marks.health_card for line in lines if line.marks.health_card],
-        },
-    )
+def _known(connection: Connection, lines: Sequence[_Line]) -> dict[bytes, _Known]:
+    given = {
+        "national_ids": [line.marks.national_id for line in lines if line.marks.national_id],
+        "health_cards": [line.marks.health_card for line in lines if line.marks.health_card],
+    }
     return {
-        mark: _Known(
-            resident_id=resident_id,
-            resident=resident,
-            fingerprint=fingerprint,
-            sealed=None
-            if sealed is None or wrapped is None
-            else Sealed(key_id=key_id, wrapped=wrapped, content=sealed),
+        mark: _Known(resident_id=resident_id, resident=resident, fingerprint=fingerprint)
+        for resident_id, resident, *marks, fingerprint in connection.execute(
+            QUERIES["find_marked"], given, binary=True
         )
-        for resident_id, resident, *marks, fingerprint, key_id, wrapped, sealed in found
         for mark in marks
         if mark is not None
     }
 
 
-def _changed_row(vault: IdentityVault, known: _Known, line: _Line) -> tuple[Any, ...]:
-    profile = _completed(vault, known, line.profile)
+def _sealed(connection: Connection, residents: Sequence[int]) -> dict[int, Sealed]:
+    """Return what is sealed of residents, by their keys of the store."""
+    if not residents:
+        return {}
+    found = connection.execute(QUERIES["sealed_of_many"], {"residents": residents}, binary=True)
+    return {
+        resident_id: Sealed(key_id=key_id, wrapped=wrapped, content=content)
+        for resident_id, key_id, wrapped, content in found
+    }
+
+
+def _changed_row(
+    vault: IdentityVault, known: _Known, sealed: Sealed | None, line: _Line
+) -> tuple[Any, ...]:
+    profile = line.profile
+    if sealed is not None:
+        profile = _completed(profile, vault.unseal(known.resident, sealed))
     marks = vault.marks(profile.identity)
     return _row(vault, known.resident_id, known.resident, profile, marks, line.fingerprint)
 
 
-def _completed(vault: IdentityVault, known: _Known, profile: Profile) -> Profile:
+def _completed(profile: Profile, before: Identity) -> Profile:
     """Keep what the archive knows and the line does not say."""
-    if known.sealed is None:
-        return profile
-    before, said = vault.unseal(known.resident, known.sealed), profile.identity
+    said = profile.identity
     return replace(
         profile,
         identity=Identity(

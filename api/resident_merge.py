@@ -1,12 +1,13 @@
 """Double entries: two entries of one resident become one, and two again if that was a mistake.
 
 The double entry stays, with its own identity, and leads to the other; its links and readings become
-the other's, the readings' times untouched. What moved is kept, so that `unmerge` restores it exactly.
+the other's, the readings' times untouched, and what either does not consent to holds for them still. What moved is kept, so that `unmerge` restores it exactly.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
 
@@ -16,6 +17,7 @@ from gateway.platform.audit import AuditEvent, command_actor, write_audit_blocki
 from gateway.platform.postgres import Connection, load_queries, translated
 
 _QUERIES = load_queries(Path(__file__).parent / "sql" / "merges.sql")
+_ALWAYS = datetime(1, 1, 1, tzinfo=UTC)
 _LOCK_LINKS = load_queries(Path(__file__).parent / "sql" / "registry.sql")["lock_links"]
 
 
@@ -55,6 +57,8 @@ def merge(connection: Connection, kept: UUID, gone: UUID, reason: str) -> Moved:
         links = [link for (link,) in connection.execute(_QUERIES["supersede_links"], pair)]
         places = pair | {"merge_id": merge_id}
         connection.execute(_QUERIES["copy_links"], places | {"links": links})
+        carried = {"from": pair["gone"], "to": pair["kept"], "merge_id": merge_id}
+        connection.execute(_QUERIES["carry_objections"], carried | {"since": _ALWAYS})
         moved = _first(connection, "move_measurements", **places)
         _audit(connection, "resident.merge", pair, reason, moved)
     return Moved(resident=kept, links=len(links), measurements=moved)
@@ -80,6 +84,9 @@ def unmerge(connection: Connection, gone: UUID, reason: str) -> Moved:
         places = pair | {"merge_id": merge_id, "merged_at": merged_at}
         links = [link for (link,) in connection.execute(_QUERIES["supersede_copies"], places)]
         connection.execute(_QUERIES["restore_links"], {"links": links})
+        carried = {"from": kept_id, "to": gone_id, "merge_id": merge_id}
+        connection.execute(_QUERIES["carry_objections"], carried | {"since": merged_at})
+        connection.execute(_QUERIES["end_carried_objections"], places)
         moved = _first(connection, "move_back", **places)
         connection.execute(_QUERIES["point_to"], pair | {"kept": None})
         connection.execute(_QUERIES["close_merge"], places)

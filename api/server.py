@@ -9,6 +9,7 @@ import asyncio
 import errno
 import gc
 import socket
+import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -41,8 +42,9 @@ from api.live import FOLLOWERS_MAX, Feed
 from api.vault import IdentityVault, open_vault
 from gateway.errors import UnavailableError, UsageError
 from gateway.platform.audit import ANCHOR_S, Notary
+from gateway.platform.audit_witness import WITNESS_S
 from gateway.platform.logs import get_logger
-from gateway.platform.postgres import connect_blocking
+from gateway.platform.postgres import Connection, connect_blocking
 from gateway.platform.secret_files import read_private
 from gateway.platform.service import run_until_signalled
 from gateway.platform.settings import Settings
@@ -88,7 +90,7 @@ class ApiConfig:
     url: str | None = None
     issuer: str | None = None
     notary: Notary | None = None
-    """Anchors the audit from time to time; None: somebody else does."""
+    """Anchors the audit and notes its heads; None: somebody else does."""
     office: Office | None = None
     """None: hubs are not enrolled here."""
     exports: Path | None = None
@@ -200,7 +202,7 @@ async def serving(config: ApiConfig) -> AsyncIterator[int]:
                 base = f"{config.url or url_of(*listener.getsockname()[:2])}/fhir"
                 group.create_task(feed.run())
                 work = [
-                    group.create_task(_anchor_forever(config)),
+                    group.create_task(_watch_audit(config)),
                     group.create_task(_forget_answers(archive)),
                 ]
                 if config.webhooks is not None:
@@ -228,19 +230,58 @@ async def _cancelled(tasks: Sequence[asyncio.Task[None]]) -> None:
         await asyncio.wait(waiting, timeout=CANCEL_AGAIN_S)
 
 
-async def _anchor_forever(config: ApiConfig) -> None:
-    """Anchor the audit's chains every `ANCHOR_S`; what the database refuses now waits."""
-    while config.notary is not None:
-        await asyncio.sleep(ANCHOR_S)
+async def _watch_audit(config: ApiConfig) -> None:
+    """Note the audit's heads every `WITNESS_S` and anchor them every `ANCHOR_S`, from the start on.
+
+    What the database refuses now waits.
+    """
+    if config.notary is None:
+        return
+    watch = _AuditWatch(config.dsn, config.notary)
+    try:
+        while True:
+            try:
+                await asyncio.to_thread(watch.look)
+            except (UnavailableError, OSError) as error:
+                _log.warning("audit_not_witnessed", why=type(error).__name__)
+            await asyncio.sleep(WITNESS_S)
+    finally:
+        watch.close()
+
+
+class _AuditWatch:
+    """Looks at the audit's chains by a connection of its own, which no reader waits for."""
+
+    def __init__(self, dsn: str, notary: Notary) -> None:
+        self._dsn = dsn
+        self._notary = notary
+        self._connection: Connection | None = None
+        self._anchor_at_s = time.monotonic() + ANCHOR_S
+
+    def look(self) -> None:
+        """Note the heads; anchor them where it is time.
+
+        Raises:
+            UnavailableError: the database is not there now.
+            OSError: the file cannot be written.
+        """
         try:
-            await asyncio.to_thread(_anchor, config.dsn, config.notary)
-        except (UnavailableError, OSError) as error:
-            _log.warning("audit_not_anchored", why=type(error).__name__)
+            if self._connection is None:
+                self._connection = connect_blocking(self._dsn, application="hearth-api-audit")
+            for chain in self._notary.witness(self._connection):
+                _log.error("audit_chain_went_back", chain=chain)
+            if time.monotonic() >= self._anchor_at_s:
+                self._notary.anchor(self._connection)
+                self._anchor_at_s = time.monotonic() + ANCHOR_S
+        except UnavailableError:
+            self.close()
+            raise
 
-
-def _anchor(dsn: str, notary: Notary) -> None:
-    with connect_blocking(dsn, application="hearth-api-audit") as connection:
-        notary.anchor(connection)
+    def close(self) -> None:
+        """Close the connection; the next look opens another."""
+        if self._connection is not None:
+            self._connection.close()
+        self._connection = None
 
 
 def _application(

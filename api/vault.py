@@ -33,6 +33,7 @@ MASTER_KEYS_MAX = 1000
 """More master keys are not looked for."""
 
 _KEY_BYTES = 32
+_WITHOUT_DOTS = dict.fromkeys(map(ord, "·•."))
 _WRAP, _IDENTITY = b"hearth data key", b"hearth identity"
 """What is sealed is bound to what it is, and to whose it is: it opens nowhere else."""
 
@@ -158,7 +159,7 @@ def add_master_key(home: Path) -> IdentityVault:
 def canonical_name(name: str) -> str:
     """Return a name as it is compared: Unicode NFKC, without spaces and dots, in one case."""
     folded = unicodedata.normalize("NFKC", name).casefold()
-    return "".join(c for c in folded if not c.isspace() and c not in "·•.")
+    return "".join(folded.translate(_WITHOUT_DOTS).split())
 
 
 def _name(key_id: int) -> str:

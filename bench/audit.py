@@ -1,19 +1,24 @@
 """What the audit costs a reader: reads that begin with access.begin, alone and eight at once.
 
 Each read is a transaction of the API's role: decide, audit (one chained row), read nothing, commit. Held
-against the same transactions where all rows go into one chain, which is what one chain for all costs.
+against the same transactions where all rows go into one chain, which is what one chain for all costs, and
+against those while nobody notes the chains' heads outside the database.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from uuid import UUID
 
 from bench.result import Result, compare
+from gateway.platform.audit import Notary
+from gateway.platform.audit_witness import WITNESS_S
 from gateway.platform.postgres import (
     connect,
     connect_blocking,
@@ -74,11 +79,13 @@ def _own_database(server: str) -> Iterator[str]:
 
 async def _measure(dsn: str, load: Load, progress: Callable[[str], None]) -> list[Result]:
     await _rate(dsn, 1, load.reads, one_chain=False)  # warm
-    alone, many, one = [], [], []
+    alone, many, one, unwitnessed = [], [], [], []
     for number in range(load.rounds):
-        alone.append(await _rate(dsn, 1, load.reads, one_chain=False))
-        many.append(await _rate(dsn, READERS, load.reads, one_chain=False))
-        one.append(await _rate(dsn, READERS, load.reads, one_chain=True))
+        async with _witnessed(dsn):
+            alone.append(await _rate(dsn, 1, load.reads, one_chain=False))
+            many.append(await _rate(dsn, READERS, load.reads, one_chain=False))
+            one.append(await _rate(dsn, READERS, load.reads, one_chain=True))
+        unwitnessed.append(await _rate(dsn, READERS, load.reads, one_chain=False))
         progress(f"round {number + 1}/{load.rounds}")
     return [
         compare(
@@ -86,7 +93,31 @@ async def _measure(dsn: str, load: Load, progress: Callable[[str], None]) -> lis
             goal=GOAL_CHAINS,
         ),
         compare("audited reads, 8 readers", "reads/s", many, "1 reader", alone, goal=None),
+        compare(
+            "audited reads, 8 readers", "reads/s", many, "heads not noted", unwitnessed, goal=None
+        ),
     ]  # fmt: skip
+
+
+@asynccontextmanager
+async def _witnessed(dsn: str) -> AsyncIterator[None]:
+    """Note the chains' heads meanwhile, as often as the API's service does."""
+
+    async def note() -> None:
+        while True:
+            await asyncio.to_thread(notary.witness, connection)
+            await asyncio.sleep(WITNESS_S)
+
+    with (
+        TemporaryDirectory() as home,
+        connect_blocking(dsn, application="hearth-bench") as connection,
+    ):
+        notary = Notary(Path(home))
+        noting = asyncio.create_task(note())
+        try:
+            yield
+        finally:
+            noting.cancel()
 
 
 async def _rate(dsn: str, readers: int, reads: int, *, one_chain: bool) -> float:

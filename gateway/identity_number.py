@@ -93,7 +93,7 @@ def read_identity_number(text: str, today: date) -> IdentityNumber:
 
 def check_character(digits: str) -> str:
     """Return the check character of 17 digits. ISO 7064 MOD 11-2."""
-    weighted = sum(map(int.__mul__, WEIGHTS, map(int, digits)))
+    weighted = sum(map(int.__mul__, WEIGHTS, digits.encode("ascii"))) - ord("0") * sum(WEIGHTS)
     return CHECK_CHARACTERS[weighted % 11]
 
 

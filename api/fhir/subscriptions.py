@@ -59,6 +59,7 @@ LOOK_S = 1.0
 
 _SQL = load_queries(Path(__file__).parents[1] / "sql" / "fhir_subscription.sql")
 _BACKPORT = "http://hl7.org/fhir/uv/subscriptions-backport/StructureDefinition"
+_MAY_NOT_READ = (ForbiddenError, SignedOutError, UnknownResidentError, OutcomeError)
 _log = get_logger(__name__)
 
 
@@ -171,7 +172,14 @@ class Subscriptions:
     async def notification(
         self, one: Subscription, base: str, after: int, until: int, kind: str
     ) -> tuple[bytes, int]:
-        """Return the bundle that tells the events (after, until], and the number of its last."""
+        """Return the bundle that tells the events (after, until], and the number of its last.
+
+        What may not be read any more (consent, erasure, another's now) is not told, its id neither.
+
+        Raises:
+            ForbiddenError, SignedOutError, UnknownResidentError: nothing may be read any more.
+            OutcomeError: the criteria ask for what may not be read any more.
+        """
         rows = await self._archive.rows(
             _SQL["events"],
             {
@@ -181,13 +189,14 @@ class Subscriptions:
                 "limit": EVENTS_A_NOTIFICATION,
             },
         )
-        ids = [name for _number, _at, names in rows for name in names]
         told: list[Made] = []
-        if one.content == "full-resource":
+        if one.content != "empty":
             search = search_of(one.criteria, one.principal)
-            wanted = [parse_observation_id(name) for name in ids]
+            wanted = [parse_observation_id(name) for _n, _at, names in rows for name in names]
             told = await self._store.by_ids(one.principal, wanted, search)
-        status = status_resource(one, base, kind, rows)
+        readable = {made.id for made in told}
+        events = [(n, at, [name for name in names if name in readable]) for n, at, names in rows]
+        status = status_resource(one, base, kind, events)
         about = f"Subscription/{one.id}/$status"
         bundle = {
             "resourceType": "Bundle",
@@ -203,6 +212,7 @@ class Subscriptions:
                         f"Observation/{made.id}",
                     )
                     for made in told
+                    if one.content == "full-resource"
                 ),
             ],
         }
@@ -241,10 +251,8 @@ class Subscriptions:
                 for change in changes:
                     await self._advance(one, place, change)
                     place = change.place
-            except (ForbiddenError, SignedOutError, UnknownResidentError, OutcomeError):
-                parameters = {"subscription": one.id, "error": "may not read any more"}
-                await self._archive.write(_SQL["turn_off"], parameters)
-                _log.warning("subscription_turned_off", subscription=str(one.id))
+            except _MAY_NOT_READ:
+                await self._turn_off(one)
 
     async def deliver(self, client: httpx.AsyncClient, base: str) -> bool:
         """Tell one subscription what is due; tells whether there was one."""
@@ -252,9 +260,13 @@ class Subscriptions:
         if not rows:
             return False
         one = _subscription(rows[0])
-        body, last = await self.notification(
-            one, base, one.delivered, one.events, "event-notification"
-        )
+        try:
+            body, last = await self.notification(
+                one, base, one.delivered, one.events, "event-notification"
+            )
+        except _MAY_NOT_READ:
+            await self._turn_off(one)
+            return True
         error = await self._post(client, one, body)
         if error is None:
             parameters = {"subscription": one.id, "number": last}
@@ -269,6 +281,11 @@ class Subscriptions:
             await self._archive.write(_SQL["failed"], failed)
             _log.warning("subscription_failed", subscription=str(one.id), why=error)
         return True
+
+    async def _turn_off(self, one: Subscription) -> None:
+        parameters = {"subscription": one.id, "error": "may not read any more"}
+        await self._archive.write(_SQL["turn_off"], parameters)
+        _log.warning("subscription_turned_off", subscription=str(one.id))
 
     async def _post(self, client: httpx.AsyncClient, one: Subscription, body: bytes) -> str | None:
         """Return None where the endpoint took it, else why it did not."""
@@ -350,7 +367,7 @@ def subscription_resource(one: Subscription, secret: str | None = None) -> dict[
 
 
 def status_resource(
-    one: Subscription, base: str, kind: str, events: Sequence[TupleRow] = ()
+    one: Subscription, base: str, kind: str, events: Sequence[tuple[int, datetime, list[str]]] = ()
 ) -> dict[str, Any]:
     """Return a SubscriptionStatus, which in R4 is a Parameters resource."""
     parameters: list[dict[str, Any]] = [

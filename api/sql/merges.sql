@@ -147,3 +147,27 @@ UPDATE resident_merge SET undone_at = now() WHERE merge_id = %(merge_id)s
 -- name: forget_places
 -- See close_merge.
 DELETE FROM resident_merge_measurement WHERE merge_id = %(merge_id)s
+
+-- name: carry_objections
+-- What one entry does not consent to holds for the other too, which gets its readings: all of it,
+-- or what was said there since.
+INSERT INTO objection (resident_id, sign, account_id, recorded_at, merge_id)
+SELECT %(to)s, said.sign, said.account_id, said.recorded_at, %(merge_id)s
+FROM objection AS said
+WHERE said.resident_id = %(from)s
+    AND said.withdrawn_at IS NULL
+    AND said.merge_id IS DISTINCT FROM %(merge_id)s
+    AND said.recorded_at >= %(since)s
+    AND NOT EXISTS (
+        SELECT
+        FROM objection AS there
+        WHERE there.resident_id = %(to)s
+            AND there.withdrawn_at IS NULL
+            AND there.sign IS NOT DISTINCT FROM said.sign
+            AND there.account_id IS NOT DISTINCT FROM said.account_id
+    )
+
+-- name: end_carried_objections
+-- What came with the readings that go back.
+UPDATE objection SET withdrawn_at = now()
+WHERE resident_id = %(kept)s AND merge_id = %(merge_id)s AND withdrawn_at IS NULL

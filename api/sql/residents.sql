@@ -1,34 +1,42 @@
 -- Residents' profiles: importing, finding, changing, erasing (api.residents, api.resident_import).
 
 -- name: make_incoming
--- The lines of one import, a chunk at a time.
+-- The lines of one import that say something new, a chunk at a time; new residents have no
+-- resident_id yet, `is_new` tells them when they have.
 CREATE TEMPORARY TABLE incoming (
     resident_id integer, public_id uuid, birth_year smallint, sex smallint, height_cm real, clinic text, targets jsonb,
     fingerprint bytea, national_id_mark bytea, health_card_mark bytea, name_mark bytea,
-    sealed bytea, key_id smallint, wrapped bytea, care_team text
+    sealed bytea, key_id smallint, wrapped bytea, care_team text, is_new boolean NOT NULL DEFAULT false
 ) ON COMMIT DELETE ROWS
 
 -- name: copy_incoming
 -- Fill it.
-COPY incoming FROM STDIN (FORMAT BINARY)
+COPY incoming (
+    resident_id, public_id, birth_year, sex, height_cm, clinic, targets, fingerprint,
+    national_id_mark, health_card_mark, name_mark, sealed, key_id, wrapped, care_team
+) FROM STDIN (FORMAT BINARY)
 
 -- name: find_marked
 -- Who bears one of the given numbers. By joins: each number is one look along its index.
-SELECT
-    r.resident_id, r.public_id, p.national_id_mark, p.health_card_mark, p.fingerprint, k.key_id,
-    k.wrapped, p.sealed
+SELECT r.resident_id, r.public_id, p.national_id_mark, p.health_card_mark, p.fingerprint
 FROM (
     SELECT p.resident_id
-    FROM unnest(%(national_ids)s::bytea[]) AS given (mark)
+    FROM unnest(%(national_ids)b::bytea[]) AS given (mark)
     JOIN resident_profile p ON p.national_id_mark = given.mark
     UNION
     SELECT p.resident_id
-    FROM unnest(%(health_cards)s::bytea[]) AS given (mark)
+    FROM unnest(%(health_cards)b::bytea[]) AS given (mark)
     JOIN resident_profile p ON p.health_card_mark = given.mark
 ) AS found
 JOIN resident r USING (resident_id)
 JOIN resident_profile p USING (resident_id)
-LEFT JOIN resident_key k USING (resident_id)
+
+-- name: sealed_of_many
+-- What is sealed of those who change, with the keys.
+SELECT resident_id, key_id, wrapped, sealed
+FROM resident_profile
+JOIN resident_key USING (resident_id)
+WHERE resident_id = ANY(%(residents)s::integer[]) AND sealed IS NOT NULL
 
 -- name: enter_residents
 -- Those of the chunk who are not entered yet.
@@ -38,12 +46,29 @@ WITH entered AS (
     RETURNING resident_id, public_id
 )
 UPDATE incoming i
-SET resident_id = entered.resident_id
+SET resident_id = entered.resident_id, is_new = true
 FROM entered
 WHERE i.public_id = entered.public_id
 
 -- name: enter_profiles
--- Their profiles; what is not said of a known resident stays as it was.
+-- Their profiles.
+INSERT INTO resident_profile (
+    resident_id, birth_year, sex, height_cm, clinic, targets, fingerprint, national_id_mark,
+    health_card_mark, name_mark, sealed
+)
+SELECT
+    resident_id, birth_year, sex, height_cm, clinic, targets, fingerprint, national_id_mark,
+    health_card_mark, name_mark, sealed
+FROM incoming
+WHERE is_new
+
+-- name: enter_keys
+-- Their keys.
+INSERT INTO resident_key (resident_id, key_id, wrapped)
+SELECT resident_id, key_id, wrapped FROM incoming WHERE is_new
+
+-- name: change_profiles
+-- The profiles of the others; what is not said of a known resident stays as it was.
 INSERT INTO resident_profile AS known (
     resident_id, birth_year, sex, height_cm, clinic, targets, fingerprint, national_id_mark,
     health_card_mark, name_mark, sealed
@@ -52,6 +77,7 @@ SELECT
     resident_id, birth_year, sex, height_cm, clinic, targets, fingerprint, national_id_mark,
     health_card_mark, name_mark, sealed
 FROM incoming
+WHERE NOT is_new
 ON CONFLICT (resident_id) DO UPDATE SET
     updated_at = now(),
     birth_year = coalesce(excluded.birth_year, known.birth_year),
@@ -65,10 +91,10 @@ ON CONFLICT (resident_id) DO UPDATE SET
     name_mark = excluded.name_mark,
     sealed = excluded.sealed
 
--- name: enter_keys
+-- name: change_keys
 -- Their keys; a new seal comes with a new key.
 INSERT INTO resident_key (resident_id, key_id, wrapped)
-SELECT resident_id, key_id, wrapped FROM incoming
+SELECT resident_id, key_id, wrapped FROM incoming WHERE NOT is_new
 ON CONFLICT (resident_id) DO UPDATE SET key_id = excluded.key_id, wrapped = excluded.wrapped
 
 -- name: known_care_teams
@@ -196,14 +222,14 @@ CREATE TEMPORARY TABLE seen (mark bytea PRIMARY KEY, line integer NOT NULL)
 -- name: seen_before
 -- Those of the given numbers that an earlier line had.
 SELECT seen.mark, seen.line
-FROM unnest(%(marks)s::bytea[]) AS given (mark)
+FROM unnest(%(marks)b::bytea[]) AS given (mark)
 JOIN seen ON seen.mark = given.mark
 
 -- name: see
 -- Note numbers.
 INSERT INTO seen (mark, line)
 SELECT mark, line
-FROM unnest(%(marks)s::bytea[], %(lines)s::integer[]) AS given (mark, line)
+FROM unnest(%(marks)b::bytea[], %(lines)b::integer[]) AS given (mark, line)
 ON CONFLICT DO NOTHING
 
 -- name: entries_of
@@ -237,6 +263,15 @@ DELETE FROM alert WHERE resident_id = %(resident_id)s
 -- name: forget_marks
 -- For which rules the resident was marked.
 DELETE FROM alert_mark WHERE resident_id = %(resident_id)s
+
+-- name: forget_subscriptions
+-- Who is told of new readings, and the ids of those that were told of.
+DELETE FROM fhir_subscription WHERE resident_id = %(resident_id)s
+
+-- name: end_exports
+-- Files of bulk exports may hold the resident: they are not given out any more, and the API removes them.
+UPDATE fhir_export SET state = 'cancelled', finished_at = now(), error = 'a resident was erased'
+WHERE state IN ('running', 'complete')
 
 -- name: end_care
 -- No care team looks after the resident any more.

@@ -49,7 +49,8 @@ def verify(*, as_json: AsJson = False) -> None:
             typer.echo(f"已损坏 / damaged: {damage}", err=True)
     else:
         typer.echo(
-            f"完好 / whole: {verified.rows:,} 条记录 / rows, {verified.anchors:,} 个锚 / anchors",
+            f"完好 / whole: {verified.rows:,} 条记录 / rows, {verified.anchors:,} 个锚 / anchors, "
+            f"{verified.unwitnessed:,} 条尚无见证 / rows not witnessed yet",
             err=True,
         )
     raise typer.Exit(1 if verified.damage else 0)

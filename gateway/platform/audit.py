@@ -10,7 +10,6 @@ from __future__ import annotations
 import getpass
 import hashlib
 import hmac
-import json
 import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +17,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from gateway.platform.audit_witness import (
+    Heads,
+    SignedHeads,
+    Witness,
+    mac_of,
+    signed_lines,
+    text_heads,
+)
 from gateway.platform.postgres import (
     AsyncConnection,
     Connection,
@@ -32,7 +39,7 @@ from gateway.platform.secret_files import secret
 KEPT_DAYS_MIN = 183
 """Nothing younger is pruned (Cybersecurity Law, article 21 (3): at least six months)."""
 ANCHOR_S = 300.0
-"""How often a service anchors; what a forger could cut off unseen is no older."""
+"""How often a service anchors; in between it notes the heads (gateway.platform.audit_witness)."""
 _FETCH_ROWS = 5_000
 """So many rows are held in memory while the audit is verified."""
 _QUERIES = load_queries(Path(__file__).parent / "sql" / "audit.sql")
@@ -83,26 +90,28 @@ class Damage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verified:
-    """What `verify` found; `damage` the first damaged row of each chain, the earliest first."""
+    """What `verify` found; `damage` the first damaged row of each chain, the earliest first.
+
+    `unwitnessed` counts the rows that neither an anchor nor a note knows of yet: the newest, which
+    could be cut off unseen.
+    """
 
     rows: int
     anchors: int
+    unwitnessed: int
     damage: Sequence[Damage]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Anchor:
-    at_us: int
-    heads: Mapping[str, Sequence[Any]]
-    mac: bytes
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class _Mark:
-    """What an anchor knows of one row."""
+    """What an anchor or a note knows of one row."""
 
     hash: bytes
     at_us: int
+
+
+_NOTHING = (0, b"")
+"""Where a chain begins that was not pruned."""
 
 
 def command_actor() -> tuple[str, str]:
@@ -140,11 +149,19 @@ class Notary:
 
     Each anchor's code covers the one before it, so none can be taken out of the middle; the file
     (HOME/audit/anchors.jsonl, to be kept elsewhere too) tells of those that are gone from the end.
+    Between two anchors the heads are noted in a file beside it, much more often.
     """
 
     def __init__(self, home: Path) -> None:
         self._key = secret(home, "audit_key").encode()
         self._file = home / "audit" / "anchors.jsonl"
+        self._witness = Witness(self._key, home / "audit")
+
+    def witness(self, connection: Connection) -> list[int]:
+        """Note the heads outside the database; return the chains that went back: were cut off."""
+        with translated(), connection.transaction():
+            heads = _heads(connection)
+        return self._witness.note(heads)
 
     def anchor(self, connection: Connection) -> int:
         """Anchor the heads that moved; return how many did."""
@@ -152,117 +169,103 @@ class Notary:
             connection.execute(_QUERIES["lock_anchors"])
             anchors = list(_anchors(connection))
             known = _heads_of(anchors)
-            moved = {
-                str(chain): [seq, bytes(hash_).hex()]
-                for chain, seq, hash_ in connection.execute(_QUERIES["heads"])
-                if known.get(chain, (0, ""))[0] != seq
-            }
+            moved = text_heads(
+                {
+                    chain: (seq, hash_)
+                    for chain, (seq, hash_) in _heads(connection).items()
+                    if known.get(chain, (0, b""))[0] != seq
+                }
+            )
             if not moved:
                 return 0
             at = datetime.now(UTC)
             previous = anchors[-1].mac if anchors else b""
-            mac = self._mac(previous, _microseconds(at), moved)
+            mac = mac_of(self._key, previous, _microseconds(at), moved)
             connection.execute(
                 _QUERIES["add_anchor"], {"at": at, "heads": Jsonb(moved), "mac": mac}
             )
-        self._note(_microseconds(at), moved, mac)
+        self._note(SignedHeads(at_us=_microseconds(at), heads=moved, mac=mac))
         return len(moved)
 
     def verify(self, connection: Connection) -> Verified:
-        """Hash every row again, follow every chain, and hold the chains against all anchors.
+        """Hash every row again, follow every chain, and hold the chains against all that is known.
 
         It sees one moment, in a transaction of its own: one that is open on the connection is
-        committed first.
+        committed first. The files are read before it: what they know of was committed by then.
         """
         connection.commit()
+        witnessed, forged_note = self._witness.noted()
+        in_file = list(signed_lines(self._file))
         with translated(), connection.transaction():
             connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
             anchors = list(_anchors(connection))
-            forged = self._first_forged(anchors)
-            heads = {
-                chain: (seq, bytes(hash_))
-                for chain, seq, hash_ in connection.execute(_QUERIES["heads"])
-            }
+            heads = _heads(connection)
             begins = {
                 chain: (seq, bytes(hash_))
                 for chain, seq, hash_ in connection.execute(_QUERIES["pruned"])
             }
-            marks = _marks(anchors)
-            for chain, of_file in _marks(self._noted()).items():
-                marks[chain] = of_file | marks.get(chain, {})
+            anchored = _marks([*anchors, *(line for line in in_file if not isinstance(line, int))])
+            marks = _with_notes(anchored, witnessed)
             with connection.cursor(name="verify") as rows:
                 rows.itersize = _FETCH_ROWS
                 rows.execute(_QUERIES["rows"])
-                count, damage = _followed(rows, heads, begins, marks)
-            damage += _pruned_too_much(begins, marks, datetime.now(UTC))
-        if forged is not None:
-            damage = [forged, *damage]
-        return Verified(rows=count, anchors=len(anchors), damage=damage)
+                count, unwitnessed, damage = _followed(rows, heads, begins, marks)
+        damage += _pruned_too_much(begins, anchored, datetime.now(UTC))
+        damage = [*self._forged(anchors), *damage, *_forged_files(in_file, anchors, forged_note)]
+        return Verified(rows=count, anchors=len(anchors), unwitnessed=unwitnessed, damage=damage)
 
     def prune(self, connection: Connection, before: datetime) -> int:
         """Remove whole segments that are anchored and older than `before`; return how many rows."""
         with translated(), connection.transaction():
             connection.execute(_QUERIES["lock_anchors"])
-            ends: dict[int, tuple[int, str]] = {}
+            ends: dict[int, tuple[int, bytes]] = {}
             for anchor in _anchors(connection):
                 if anchor.at_us >= _microseconds(before):
                     break
-                ends |= {int(chain): (seq, hash_) for chain, (seq, hash_) in anchor.heads.items()}
+                ends |= anchor.as_heads()
             for chain, (seq, hash_) in ends.items():
-                parameters = {"chain": chain, "seq": seq, "hash": bytes.fromhex(hash_)}
+                parameters = {"chain": chain, "seq": seq, "hash": hash_}
                 connection.execute(_QUERIES["mark_pruned"], parameters)
             return connection.execute(_QUERIES["prune"]).rowcount
 
-    def _mac(self, previous: bytes, at_us: int, heads: Mapping[str, Sequence[Any]]) -> bytes:
-        text = json.dumps([at_us, heads], sort_keys=True, separators=(",", ":"))
-        return hmac.digest(self._key, previous + text.encode(), "sha256")
-
-    def _first_forged(self, anchors: Iterable[_Anchor]) -> Damage | None:
+    def _forged(self, anchors: Iterable[SignedHeads]) -> Iterator[Damage]:
+        """Return the first anchor that does not continue the one before it."""
         previous = b""
         for number, anchor in enumerate(anchors, 1):
-            expected = self._mac(previous, anchor.at_us, anchor.heads)
+            expected = mac_of(self._key, previous, anchor.at_us, anchor.heads)
             if not hmac.compare_digest(expected, anchor.mac):
-                return Damage(
-                    what="an anchor is forged or gone", chain=-1, seq=number, audit_id=None
-                )
+                yield _damaged("an anchor is forged or gone", number)
+                return
             previous = anchor.mac
-        return None
 
-    def _note(self, at_us: int, heads: Mapping[str, Sequence[Any]], mac: bytes) -> None:
+    def _note(self, anchor: SignedHeads) -> None:
         self._file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        line = json.dumps({"at_us": at_us, "heads": heads, "mac": mac.hex()})
         with self._file.open("a", encoding="ascii") as file:
-            file.write(f"{line}\n")
-
-    def _noted(self) -> Iterator[_Anchor]:
-        try:
-            text = self._file.read_text(encoding="ascii")
-        except FileNotFoundError:
-            return
-        for line in text.splitlines():
-            noted = json.loads(line)
-            yield _Anchor(
-                at_us=noted["at_us"], heads=noted["heads"], mac=bytes.fromhex(noted["mac"])
-            )
+            file.write(anchor.line())
 
 
 def _followed(
     rows: Iterable[TupleRow],
-    heads: Mapping[int, tuple[int, bytes]],
-    begins: Mapping[int, tuple[int, bytes]],
+    heads: Heads,
+    begins: Heads,
     marks: Mapping[int, Mapping[int, _Mark]],
-) -> tuple[int, list[Damage]]:
-    """Follow every chain through the rows, which stand in the order (chain, seq)."""
-    at = {chain: begins.get(chain, (0, b"")) for chain in heads}
+) -> tuple[int, int, list[Damage]]:
+    """Follow every chain through the rows, which stand in the order (chain, seq).
+
+    Returns how many rows there are, how many of them no mark knows of, and the damage.
+    """
+    at: dict[int, tuple[int, bytes]] = {}
     damage: dict[int, Damage] = {}
     last_id: dict[int, int] = {}
-    count = 0
+    count = unwitnessed = 0
     for chain, seq, audit_id, hash_, text in rows:
         count += 1
-        if chain in damage or seq <= begins.get(chain, (0, b""))[0]:
+        unwitnessed += seq > max(marks.get(chain, ()), default=0)
+        begin = begins.get(chain, _NOTHING)
+        if chain in damage or seq <= begin[0]:
             continue
         last_id[chain] = audit_id
-        last_seq, last_hash = at[chain]
+        last_seq, last_hash = at.get(chain, begin)
         what = _wrong(last_hash, text, bytes(hash_), marks.get(chain, {}).get(seq))
         if seq != last_seq + 1:
             what = f"removed; the next row there is audit_id {audit_id}"
@@ -270,18 +273,19 @@ def _followed(
         elif what is not None:
             damage[chain] = Damage(what=what, chain=chain, seq=seq, audit_id=audit_id)
         at[chain] = (seq, bytes(hash_))
-    for chain, head in heads.items():
+    for chain in {*heads, *marks, *at} - {*damage}:
+        last = at.get(chain, begins.get(chain, _NOTHING))
+        head = heads.get(chain, _NOTHING)
         end = max([head[0], *marks.get(chain, {})])
-        if chain in damage:
-            continue
-        if at[chain][0] < end:
-            what, seq = "removed from the end", at[chain][0] + 1
-        elif at[chain] != head:
-            what, seq = "the chain's head was changed", head[0]
+        if last[0] < end:
+            what, seq = "removed from the end", last[0] + 1
+        elif last != head:
+            what, seq = "the chain's head was changed", last[0]
         else:
             continue
         damage[chain] = Damage(what=what, chain=chain, seq=seq, audit_id=None)
-    return count, sorted(damage.values(), key=lambda one: (last_id.get(one.chain, 0), one.chain))
+    ordered = sorted(damage.values(), key=lambda one: (last_id.get(one.chain, 0), one.chain))
+    return count, unwitnessed, ordered
 
 
 def _wrong(last_hash: bytes, text: str, hash_: bytes, mark: _Mark | None) -> str | None:
@@ -293,30 +297,67 @@ def _wrong(last_hash: bytes, text: str, hash_: bytes, mark: _Mark | None) -> str
     return None
 
 
-def _anchors(connection: Connection) -> Iterator[_Anchor]:
+def _heads(connection: Connection) -> Heads:
+    return {
+        chain: (seq, bytes(hash_)) for chain, seq, hash_ in connection.execute(_QUERIES["heads"])
+    }
+
+
+def _anchors(connection: Connection) -> Iterator[SignedHeads]:
     for at, heads, mac in connection.execute(_QUERIES["anchors"]):
-        yield _Anchor(at_us=_microseconds(at), heads=heads, mac=bytes(mac))
+        yield SignedHeads(at_us=_microseconds(at), heads=heads, mac=bytes(mac))
 
 
-def _heads_of(anchors: Iterable[_Anchor]) -> dict[int, tuple[int, str]]:
-    heads: dict[int, tuple[int, str]] = {}
+def _heads_of(anchors: Iterable[SignedHeads]) -> Heads:
+    heads: dict[int, tuple[int, bytes]] = {}
     for anchor in anchors:
-        heads |= {int(chain): (seq, hash_) for chain, (seq, hash_) in anchor.heads.items()}
+        heads |= anchor.as_heads()
     return heads
 
 
-def _marks(anchors: Iterable[_Anchor]) -> dict[int, dict[int, _Mark]]:
-    """Return what anchors say: chain -> number -> mark."""
+def _marks(anchors: Iterable[SignedHeads]) -> dict[int, dict[int, _Mark]]:
+    """Return what anchors say: chain -> number -> mark; of two that speak of a row, the first."""
     marks: dict[int, dict[int, _Mark]] = {}
     for anchor in anchors:
-        for chain, (seq, hash_) in anchor.heads.items():
-            mark = _Mark(hash=bytes.fromhex(hash_), at_us=anchor.at_us)
-            marks.setdefault(int(chain), {}).setdefault(seq, mark)
+        for chain, (seq, hash_) in anchor.as_heads().items():
+            mark = _Mark(hash=hash_, at_us=anchor.at_us)
+            marks.setdefault(chain, {}).setdefault(seq, mark)
     return marks
 
 
+def _with_notes(
+    anchored: Mapping[int, Mapping[int, _Mark]], notes: Heads
+) -> dict[int, dict[int, _Mark]]:
+    """Return the marks of anchors and those that only a note knows of."""
+    marks = {chain: dict(of_chain) for chain, of_chain in anchored.items()}
+    for chain, (seq, hash_) in notes.items():
+        marks.setdefault(chain, {}).setdefault(seq, _Mark(hash=hash_, at_us=0))
+    return marks
+
+
+def _forged_files(
+    in_file: Iterable[SignedHeads | int], anchors: Iterable[SignedHeads], forged_note: int | None
+) -> Iterator[Damage]:
+    """Return the first anchor that only its file knows, and the first line that is not ours."""
+    known = {anchor.mac: anchor for anchor in anchors}
+    for number, line in enumerate(in_file, 1):
+        if isinstance(line, int) or known.get(line.mac, line) != line:
+            yield _damaged("a line of anchors.jsonl is forged", number)
+            break
+        if line.mac not in known:
+            yield _damaged("an anchor is gone from the database: anchors.jsonl has it", number)
+            break
+    if forged_note is not None:
+        yield _damaged("a line of heads.jsonl is forged", forged_note)
+
+
+def _damaged(what: str, number: int) -> Damage:
+    """Return damage of no chain: of an anchor or a line of a file."""
+    return Damage(what=what, chain=-1, seq=number, audit_id=None)
+
+
 def _pruned_too_much(
-    begins: Mapping[int, tuple[int, bytes]],
+    begins: Heads,
     marks: Mapping[int, Mapping[int, _Mark]],
     now: datetime,
 ) -> list[Damage]:

@@ -97,9 +97,12 @@ VALUES (%(alert_id)s, %(actor)s, %(what)s, %(note)s)
 RETURNING event_id
 
 -- name: tell_webhooks
--- One delivery of an event for each webhook in force.
+-- One delivery of an event for each webhook in force; none of a sign that its resident withholds.
 INSERT INTO webhook_delivery (webhook_id, event_id)
-SELECT webhook_id, %(event_id)s FROM webhook WHERE ended_at IS NULL
+SELECT webhook_id, event_id
+FROM webhook, alert_event
+JOIN alert USING (alert_id)
+WHERE ended_at IS NULL AND event_id = %(event_id)s AND NOT is_withheld(resident_id, sign)
 ON CONFLICT DO NOTHING
 
 -- name: silent
@@ -199,7 +202,7 @@ GROUP BY w.webhook_id
 ORDER BY w.webhook_id
 
 -- name: due
--- Deliveries to try now.
+-- Deliveries to try now. What is withheld meanwhile waits, in case that the resident consents again.
 SELECT
     d.delivery_id, d.webhook_id, w.url, d.attempts, e.event_id, e.what, e.at, a.public_id AS alert,
     r.public_id AS resident, a.rule, a.stage, a.state, a.started_at, a.last_at, a.cleared_at
@@ -209,6 +212,7 @@ JOIN alert_event e USING (event_id)
 JOIN alert a USING (alert_id)
 JOIN resident r USING (resident_id)
 WHERE d.state = 'waiting' AND d.due_at <= now() AND w.ended_at IS NULL
+    AND NOT is_withheld(a.resident_id, a.sign)
 ORDER BY d.due_at
 LIMIT %(limit)s
 

@@ -290,7 +290,7 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, public, pg_te
 $$
 
 -- name: audited
--- Who did what to the data of those whose record this transaction may read.
+-- Who did what to the data of those whose audit this transaction may read.
 CREATE OR REPLACE VIEW access.audited WITH (security_barrier) AS
 SELECT
     audit.audit_id, audit.at, audit.actor, audit.action, audit.reason, audit.origin, audit.detail,
@@ -298,6 +298,7 @@ SELECT
 FROM public.audit
 JOIN public.resident USING (resident_id)
 WHERE audit.resident_id = ANY ((SELECT access.recorded())::integer[])
+    AND (SELECT access.sees('audit'))
 
 -- name: grant
 -- What the API's role may do with them.

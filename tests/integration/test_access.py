@@ -107,3 +107,11 @@ def test_every_read_is_audited_and_a_refused_one_too(town: str) -> None:
         (f"user:{CLINICIAN}", 101, {"by": "care_team"}),
         (f"user:{CLINICIAN}", 102, {"refused": "outside"}),
     ]
+
+
+def test_the_record_alone_opens_no_door_to_who_looked(town: str) -> None:
+    with reading(town, public_id(town)):
+        pass
+    with reading(town, public_id(town), needs="record") as connection:
+        for table in ("access.audit", "access.audited", "access.objection", "access.notice"):
+            assert seen(connection, table) == 0, table

@@ -327,6 +327,24 @@ async def test_webhooks_are_told_signed_and_again_until_they_take_it(
     assert query(database, "SELECT state, attempts FROM webhook_delivery") == [("delivered", 3)]
 
 
+async def test_webhooks_are_not_told_of_a_sign_while_its_resident_withholds_it(
+    connection: AsyncConnection, database: str, receiver: tuple[type[_Receiver], str]
+) -> None:
+    handler, url = receiver
+    with connect_blocking(database, application="hearth-tests") as session:
+        desk.add_webhook(session, url, BY)
+    await arrive(connection, [severe(NOW - timedelta(minutes=9))])
+    withhold = "INSERT INTO objection (resident_id, sign) SELECT resident_id, sign FROM alert"
+    query(database, withhold)
+    await _deliver(connection)
+    assert handler.taken == [], "it was withheld before it was told"
+    await arrive(connection, [severe(NOW - timedelta(minutes=3))])
+    assert query(database, "SELECT count(*) FROM webhook_delivery") == [(1,)], "nothing more waits"
+    query(database, "UPDATE objection SET withdrawn_at = now()")
+    await _deliver(connection)
+    assert len(handler.taken) == 1
+
+
 async def test_what_nobody_takes_becomes_a_dead_letter_that_can_be_revived(
     connection: AsyncConnection, database: str, receiver: tuple[type[_Receiver], str]
 ) -> None:

@@ -42,7 +42,7 @@ async def api(database: str) -> AsyncIterator[httpx.AsyncClient]:
             f"name,national_id,health_card,height_cm,target:systolic_mmhg\n{LINE}".encode()
         )
         import_residents(
-            connection, IDENTITIES, file, date(2026, 11, 25), lambda _: None, lambda _: None
+            connection, IDENTITIES, file, date(2026, 11, 25), lambda _: None, lambda *_at: None
         )
     async with api_over(database) as client:
         yield client
@@ -249,6 +249,14 @@ async def test_the_worklist_tells_when_and_no_values(database: str, api: httpx.A
     assert mine["last_measured_at"] == mine["signs"]["blood_pressure"]
     never = by_resident[str(public_id(database, OTHER_RESIDENT))]
     assert (never["last_measured_at"], never["signs"]) == (None, {})
+    query(
+        database,
+        "INSERT INTO objection (resident_id, sign) SELECT resident_id, sign FROM measurement"
+        " ORDER BY measured_at DESC LIMIT 1",
+    )
+    items = (await api.get(f"{API}/worklists/last-measured")).json()["items"]
+    (signs,) = [item["signs"] for item in items if item["resident"] == str(public_id(database))]
+    assert set(signs) == {"body_weight"}, "the other is withheld, from who reads everyone's too"
 
 
 def response_text(content: bytes) -> str:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from uuid import uuid4
@@ -26,6 +27,7 @@ from api.registry import register
 from api.server import serving
 from gateway.errors import UnavailableError, UsageError
 from gateway.platform import postgres
+from gateway.platform.audit import Notary
 from gateway.platform.ports import free_port
 from gateway.platform.postgres import connect_blocking, sql, translated
 from gateway.platform.settings import LOOPBACK
@@ -298,6 +300,34 @@ async def test_a_request_under_way_is_answered_before_the_service_ends(database:
             group.create_task(asyncio.to_thread(holder.rollback))
     assert asked.result().status_code == 200
     await client.aclose()
+
+
+async def test_the_service_notes_what_was_audited_outside_the_database_within_a_second_or_so(
+    database: str, tmp_path: Path
+) -> None:
+    def unwitnessed() -> int:
+        with connect_blocking(database, application="hearth-tests") as connection:
+            return Notary(tmp_path).verify(connection).unwitnessed
+
+    async def all_is_noted() -> bool:
+        return await asyncio.to_thread(unwitnessed) == 0
+
+    enter_registry(database)
+    config = replace(a_config(as_api(database)), notary=Notary(tmp_path))
+    async with serving(config) as port:
+        async with httpx.AsyncClient(
+            base_url=f"http://{LOOPBACK}:{port}", headers=BEARER
+        ) as client:
+            path = f"{API}/residents/{public_id(database)}/latest"
+            assert (await client.get(path)).status_code == 200
+        await until(all_is_noted)
+        query(
+            as_api(database),
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE application_name = 'hearth-api-audit'",
+        )
+        query(database, "INSERT INTO audit (actor, action) VALUES ('cli:x', 'a.b')")
+        await until(all_is_noted)
 
 
 async def until(holds: Callable[[], Awaitable[bool]]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import LiteralString
@@ -10,6 +11,7 @@ from typing import LiteralString
 import psycopg
 import pytest
 
+from gateway.platform import audit_witness
 from gateway.platform.audit import AuditEvent, Notary, Verified, write_audit_blocking
 from gateway.platform.postgres import connect_blocking
 from tests.worlds import query
@@ -38,12 +40,18 @@ def anchor(dsn: str, notary: Notary) -> int:
         return notary.anchor(connection)
 
 
-def forge(dsn: str, statement: LiteralString) -> None:
+def witness(dsn: str, notary: Notary) -> list[int]:
+    with connect_blocking(dsn, application="hearth-tests") as connection:
+        return notary.witness(connection)
+
+
+def forge(dsn: str, *statements: LiteralString) -> None:
     """What only somebody with the database in their hands can do: the triggers are off."""
     with connect_blocking(dsn, application="hearth-tests") as connection:
         connection.execute("ALTER TABLE audit DISABLE TRIGGER USER")
         connection.execute("ALTER TABLE audit_anchor DISABLE TRIGGER USER")
-        connection.execute(statement)
+        for statement in statements:
+            connection.execute(statement)
         connection.execute("ALTER TABLE audit ENABLE TRIGGER USER")
         connection.execute("ALTER TABLE audit_anchor ENABLE TRIGGER USER")
 
@@ -104,8 +112,117 @@ def test_a_tail_that_is_cut_off_with_its_head_is_found_by_the_anchor(
     (damage,) = verified(database, notary).damage
     assert (damage.seq, damage.what) == (4, "removed from the end")
     forge(database, "DELETE FROM audit_anchor")
-    (damage,) = verified(database, notary).damage
+    damage, anchors = verified(database, notary).damage
     assert (damage.seq, damage.what) == (4, "removed from the end"), "the file still knows"
+    assert anchors.what == "an anchor is gone from the database: anchors.jsonl has it"
+
+
+HEADS_FOLLOW: LiteralString = (
+    "UPDATE audit_chain AS head SET"
+    " seq = coalesce((SELECT max(seq) FROM audit WHERE chain = head.chain), 0),"
+    " hash = coalesce((SELECT hash FROM audit WHERE chain = head.chain ORDER BY seq DESC LIMIT 1),"
+    " '')"
+)
+"""Makes each chain whole again by itself after its end was cut off."""
+THREE_STAY: tuple[LiteralString, ...] = ("DELETE FROM audit WHERE audit_id > 3", HEADS_FOLLOW)
+NONE_STAYS: tuple[LiteralString, ...] = (
+    "DELETE FROM audit",
+    "DELETE FROM audit_anchor",
+    HEADS_FOLLOW,
+)
+
+
+def write_in_chains_of_their_own(dsn: str, count: int) -> None:
+    with ExitStack() as stack:
+        for n in range(count):
+            connection = connect_blocking(dsn, application="hearth-tests")
+            stack.enter_context(connection)
+            write_audit_blocking(connection, [AuditEvent(actor="cli:x", action=f"a.{n}")])
+
+
+@pytest.mark.parametrize(
+    ("cut", "anchored", "named"),
+    [
+        pytest.param(THREE_STAY, 0, [4], id="the last row of one chain"),
+        pytest.param(NONE_STAYS, 0, [1, 2, 3, 4], id="the last rows of all chains"),
+        pytest.param(NONE_STAYS, 2, [1, 2, 3, 4], id="all of them with the anchors"),
+    ],
+)
+def test_the_newest_rows_cut_off_with_their_heads_and_anchors_are_named_by_the_notes(
+    database: str, notary: Notary, cut: tuple[LiteralString, ...], anchored: int, named: list[int]
+) -> None:
+    write_in_chains_of_their_own(database, anchored)
+    anchor(database, notary)
+    write_in_chains_of_their_own(database, 4 - anchored)
+    assert witness(database, notary) == []
+    rows = query(database, "SELECT chain, seq FROM audit ORDER BY audit_id")
+    where = dict(enumerate(rows, 1))
+    forge(database, *cut)
+    found = [one for one in verified(database, notary).damage if one.chain >= 0]
+    first: dict[int, int] = {}
+    for audit_id in named:
+        first.setdefault(*where[audit_id])
+    assert {one.chain: one.seq for one in found} == first
+    assert {one.what for one in found} == {"removed from the end"}
+
+
+def test_a_chain_that_went_back_is_told_at_the_next_note(database: str, notary: Notary) -> None:
+    write(database, 5)
+    assert witness(database, notary) == []
+    forge(database, *THREE_STAY)
+    assert len(witness(database, notary)) == 1
+    write(database, 4)
+    witness(database, notary)
+    assert {one.what for one in verified(database, notary).damage} & {
+        "written anew: an anchor knows another",
+        "removed from the end",  # the later rows went to another chain
+    }
+
+
+def test_a_head_that_is_gone_with_its_rows_is_named(database: str, notary: Notary) -> None:
+    write(database, 2)
+    witness(database, notary)
+    forge(database, "DELETE FROM audit; DELETE FROM audit_chain WHERE seq = 2")
+    (damage,) = verified(database, notary).damage
+    assert (damage.seq, damage.what) == (1, "removed from the end")
+
+
+def test_rows_that_nothing_outside_the_database_knows_yet_are_counted(
+    database: str, notary: Notary
+) -> None:
+    write(database, 3)
+    assert verified(database, notary).unwitnessed == 3
+    witness(database, notary)
+    assert verified(database, notary).unwitnessed == 0
+    write_in_chains_of_their_own(database, 2)
+    assert verified(database, notary).unwitnessed == 2
+
+
+def test_the_file_of_notes_is_bounded_and_keeps_the_last_of_each_chain(
+    database: str, notary: Notary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit_witness, "HEADS_BYTES_MAX", 1_000)
+    for _ in range(20):
+        write_in_chains_of_their_own(database, 3)
+        assert witness(database, notary) == []
+    assert len((tmp_path / "audit" / "heads.jsonl").read_text().splitlines()) == 1
+    found = verified(database, Notary(tmp_path))
+    assert (found.unwitnessed, found.damage) == (0, [])
+
+
+def test_a_forged_note_is_named_and_a_torn_one_is_not_read(
+    database: str, notary: Notary, tmp_path: Path
+) -> None:
+    write(database, 1)
+    witness(database, notary)
+    file = tmp_path / "audit" / "heads.jsonl"
+    whole = file.read_text()
+    file.write_text(whole + whole[:-9])
+    assert verified(database, notary).damage == []
+    for forged in (whole.replace('"at_us": 1', '"at_us": 2'), "{}\n"):
+        file.write_text(whole + forged)
+        (damage,) = verified(database, notary).damage
+        assert (damage.seq, damage.what) == (2, "a line of heads.jsonl is forged")
 
 
 def test_a_chain_that_is_written_anew_is_found_by_the_anchor(database: str, notary: Notary) -> None:

@@ -196,6 +196,44 @@ async def test_what_an_endpoint_does_not_take_comes_again_and_can_be_caught_up(
         assert [number for number, _focus in events_of(again.json())] == [2]
 
 
+@pytest.mark.parametrize("content", ["id-only", "full-resource"])
+async def test_what_is_withheld_before_it_is_told_is_not_told_by_its_id_either(
+    database: str, endpoint: Endpoint, content: str
+) -> None:
+    enter_registry(database)
+    async with api_over(database) as api, teller(database) as subscriptions:
+        body = wish(database, endpoint.url, content=content)
+        assert (await api.post("/fhir/Subscription", json=body)).status_code == 201
+        await store(database, a_weight())
+        while events_known(database) == 0:
+            await subscriptions.follow()
+        with connect_blocking(database, application="hearth-tests") as connection:
+            connection.execute(
+                "INSERT INTO objection (resident_id, sign) SELECT resident_id, sign FROM measurement"
+            )
+        await tell(subscriptions, lambda: bool(endpoint.told))
+    assert endpoint.events() == [(1, [])]
+    assert len(json.loads(endpoint.told[0][1])["entry"]) == 1
+
+
+async def test_whoever_may_not_read_any_more_is_not_told_what_waits_and_the_service_goes_on(
+    database: str, endpoint: Endpoint
+) -> None:
+    enter_registry(database)
+    async with api_over(database) as api, teller(database) as subscriptions:
+        body = wish(database, endpoint.url)
+        assert (await api.post("/fhir/Subscription", json=body)).status_code == 201
+        await store(database, a_weight())
+        while events_known(database) == 0:
+            await subscriptions.follow()
+        query(database, "UPDATE account SET disabled_at = now() RETURNING 1")
+        async with httpx.AsyncClient() as client:
+            while await subscriptions.deliver(client, BASE):
+                pass
+    assert endpoint.told == []
+    assert query(database, "SELECT status FROM fhir_subscription") == [("off",)]
+
+
 async def test_a_delivery_that_never_succeeds_is_given_up_and_its_events_kept(
     database: str, endpoint: Endpoint
 ) -> None:

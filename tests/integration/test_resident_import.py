@@ -52,7 +52,7 @@ def entered(
     rejected: list[Rejected] = []
     file = io.BytesIO("\n".join([HEADING, *lines]).encode(encoding))
     connection.execute("DISCARD TEMP")
-    counts = import_residents(connection, vault, file, TODAY, rejected.append, lambda _counts: None)
+    counts = import_residents(connection, vault, file, TODAY, rejected.append, lambda *_at: None)
     return counts, rejected
 
 
@@ -168,7 +168,7 @@ def test_a_heading_that_is_not_understood_says_what_it_should_be(
     connection.execute("DISCARD TEMP")
     with pytest.raises(UsageError, match="姓名,身份证号"):
         import_residents(
-            connection, vault, io.BytesIO(b"a,b\n"), TODAY, lambda _: None, lambda _: None
+            connection, vault, io.BytesIO(b"a,b\n"), TODAY, lambda _: None, lambda *_at: None
         )
 
 
@@ -244,7 +244,7 @@ def test_a_care_team_that_is_entered_looks_after_its_residents_from_now_on(
         )
         connection.execute("DISCARD TEMP")
         rejected: list[Rejected] = []
-        import_residents(connection, vault, file, TODAY, rejected.append, lambda _counts: None)
+        import_residents(connection, vault, file, TODAY, rejected.append, lambda *_at: None)
         assert [(fault.line, fault.column, fault.why) for fault in rejected] == [
             (3, "care_team", "unknown")
         ]

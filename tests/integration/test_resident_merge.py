@@ -84,6 +84,33 @@ async def test_what_came_since_by_a_moved_link_goes_back_with_it(
     assert {row[2] for row in query(database, WHOSE)} == {RESIDENT}
 
 
+def withheld(database: str) -> set[tuple[int, int]]:
+    return set(
+        query(database, "SELECT resident_id, sign FROM objection WHERE withdrawn_at IS NULL")
+    )
+
+
+def object_to(database: str, resident: int, sign: int) -> None:
+    with connect_blocking(database, application="hearth-tests") as session:
+        session.execute(
+            "INSERT INTO objection (resident_id, sign) VALUES (%s, %s)", [resident, sign]
+        )
+
+
+async def test_what_a_double_entry_withholds_stays_withheld_wherever_its_readings_go(
+    connection: Connection, database: str
+) -> None:
+    kept, gone = both(database)
+    object_to(database, RESIDENT, 1)
+    merge(connection, kept, gone, "entered twice")
+    assert withheld(database) == {(RESIDENT, 1), (OTHER_RESIDENT, 1)}
+    object_to(database, OTHER_RESIDENT, 2)  # said of both entries' readings
+    unmerge(connection, gone, "a mistake")
+    assert withheld(database) == {(RESIDENT, 1), (RESIDENT, 2), (OTHER_RESIDENT, 2)}
+    merge(connection, kept, gone, "entered twice after all")
+    assert withheld(database) == {(r, s) for r in (RESIDENT, OTHER_RESIDENT) for s in (1, 2)}
+
+
 async def test_what_is_merged_is_not_merged_again_and_undone_in_order(
     connection: Connection, database: str
 ) -> None:
@@ -113,7 +140,19 @@ async def test_an_erasure_leaves_no_reading_no_key_no_link_and_a_ledger_that_bal
     await store(database, a_pressure(), a_weight())
     kept, gone = both(database)
     merge(connection, kept, gone, "entered twice")
+    connection.execute(
+        "INSERT INTO fhir_export (account, principal, request, kinds, state)"
+        " VALUES (gen_random_uuid(), '{}', '', '{}', 'complete')"
+    )
+    connection.execute(
+        "INSERT INTO fhir_subscription (account, principal, resident, resident_id, criteria,"
+        " endpoint, sealed, content, transaction_id, change_id)"
+        " VALUES (gen_random_uuid(), '{}', %s, %s, '', '', '', 'empty', 0, 0)",
+        [gone, RESIDENT],
+    )
     erased = erase(connection, kept, "asked for")
+    assert query(database, "SELECT state FROM fhir_export") == [("cancelled",)]
+    assert query(database, "SELECT count(*) FROM fhir_subscription") == [(0,)]
     assert (erased.entries, erased.measurements) == (2, 2)
     assert query(database, WHOSE) == []
     assert query(database, LINKS) == []

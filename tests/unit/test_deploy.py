@@ -77,6 +77,28 @@ def test_no_secret_stands_in_the_compose_file() -> None:
     assert all("${" in line for line in text.splitlines() if "PASSWORD" in line)
 
 
+def test_prometheus_token_is_a_file_that_only_the_api_is_shown() -> None:
+    shown = {
+        name: service["secrets"]
+        for name, service in COMPOSE["services"].items()
+        if "secrets" in service
+    }
+    assert shown == {"api": ["metrics-token"]}
+    api = COMPOSE["services"]["api"]
+    (name,) = api["secrets"]
+    assert Path(api["environment"]["HEARTH_METRICS_TOKEN_FILE"]) == Path("/run/secrets") / name
+    file = Path(COMPOSE["secrets"]["metrics-token"]["file"])
+    kept_out = f"deploy/{file.name}"
+    for ignored in (".gitignore", ".dockerignore"):
+        lines = (CHECKOUT / ignored).read_text(encoding="utf-8").splitlines()
+        assert kept_out in {line.removeprefix("/") for line in lines}, ignored
+
+
+def test_the_token_of_the_containers_belongs_to_the_images_user() -> None:
+    (uid,) = re.findall(r"useradd .*--uid (\d+)", (DEPLOY / "Dockerfile").read_text("utf-8"))
+    assert f"chown {uid} deploy/metrics-token" in (DEPLOY / "compose.yaml").read_text("utf-8")
+
+
 def test_the_image_installs_what_the_lock_has_with_its_hashes_as_no_root() -> None:
     text = (DEPLOY / "Dockerfile").read_text(encoding="utf-8")
     instructions = [line.split()[0] for line in directives(text) if not line.startswith(" ")]

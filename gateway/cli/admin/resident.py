@@ -103,8 +103,8 @@ def import_file(
             def reject(fault: Rejected) -> None:
                 lines.writerow((fault.line, fault.column, fault.why))
 
-            def advance(counts: Counts) -> None:
-                progress.update(task, completed=source.tell(), lines=counts.lines)
+            def advance(counts: Counts, bytes_read: int) -> None:
+                progress.update(task, completed=bytes_read, lines=counts.lines)
 
             today = datetime.now(UTC).date()
             counts = import_residents(connection, vault, source, today, reject, advance)

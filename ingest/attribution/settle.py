@@ -28,7 +28,13 @@ from gateway.platform.postgres import (
     sql,
     translated,
 )
-from gateway.stored import FLAG_ARTEFACT, FLAG_CLAIMED, FLAG_INFERRED, FLAG_UNUSUAL
+from gateway.stored import (
+    FLAG_ARTEFACT,
+    FLAG_CLAIMED,
+    FLAG_ELSEWHERE,
+    FLAG_INFERRED,
+    FLAG_UNUSUAL,
+)
 from gateway.vital_sign import VitalSign
 from gateway.vitals import BY_CODE
 from ingest.attribution.model import SOMEONE_ELSE, UNKNOWN, Floats, Household, Ints, settle
@@ -178,7 +184,9 @@ async def _readings(
     claimed = flags & FLAG_CLAIMED != 0
     told = _place_of(residents, owner)
     told[told == UNKNOWN] = SOMEONE_ELSE
-    usable = ~np.isnan(value) & (flags & FLAG_ARTEFACT == 0)
+    # A person alone says whose it is that another home's hub had first.
+    elsewhere = ~claimed & (flags & FLAG_ELSEWHERE != 0)
+    usable = ~np.isnan(value) & (flags & FLAG_ARTEFACT == 0) & ~elsewhere
     asked = shared & ~claimed & ~frozen & usable
     new_owner, new_flags = owner.copy(), flags.copy()
     probability = np.full((len(owner), len(residents) + 1), np.nan)
@@ -210,7 +218,7 @@ async def _readings(
         new_flags[places[found >= 0]] |= FLAG_INFERRED
         probability[np.flatnonzero(~asked)] = np.nan
     # Unusable readings of a shared slot, and those that a link covers now, go by the link.
-    by_link = ~claimed & ~frozen & ~asked & (owner == _NOBODY) & (linked != _NOBODY)
+    by_link = ~claimed & ~elsewhere & ~frozen & ~asked & (owner == _NOBODY) & (linked != _NOBODY)
     new_owner[by_link] = linked[by_link]
     new_flags[new_owner != owner] &= ~FLAG_UNUSUAL
     return _Readings(

@@ -11,7 +11,7 @@ from decimal import Decimal
 import pytest
 
 from api.corrections import Author, Period, claim, list_worklist, reassign
-from gateway.measurement import device_address
+from gateway.measurement import Measurement, device_address
 from gateway.platform.changes import START
 from gateway.platform.postgres import connect, connect_blocking
 from gateway.stored import FLAG_ELSEWHERE, FLAG_INFERRED
@@ -34,6 +34,7 @@ from tests.worlds import (
     RESIDENT,
     a_message,
     a_pressure,
+    a_weight,
     enter_registry,
     query,
 )
@@ -60,7 +61,8 @@ def owners(database: str) -> list[tuple[int, int, int]]:
     return [
         (int(systolic), owner, flags)
         for systolic, owner, flags in query(
-            database, "SELECT systolic_mmhg, resident_id, flags FROM measurement ORDER BY 1"
+            database,
+            "SELECT systolic_mmhg, resident_id, flags FROM measurement WHERE sign = 1 ORDER BY 1",
         )
     ]
 
@@ -229,3 +231,76 @@ async def test_a_replay_of_what_was_kept_apart_looks_as_well(store: Store, datab
     await replay(store.connection, registry, Filter(), ActedBy(actor="service:ingest"))
     assert owners(database) == WAITING
     assert read_ledger(database).balanced
+
+
+def a_month_at_home() -> list[Measurement]:
+    """A cuff that is heard at once, twice a day, and was away for two days; a scale, every day."""
+    cuff = [
+        a_pressure(Decimal(120 + n % 9), at=NOON - 20 * DAY + n * timedelta(hours=12))
+        for n in range(34)
+    ]
+    scale = [a_weight(at=NOON - 20 * DAY + n * timedelta(hours=6)) for n in range(90)]
+    return [*cuff, *scale]
+
+
+AWAY = [
+    a_pressure(Decimal(160 + n), at=NOON - 3 * DAY + (n + 1) * timedelta(hours=6)) for n in range(7)
+]
+BROUGHT = [replace(one, received_at=NOON + timedelta(hours=3)) for one in AWAY]
+"""It measured where no hub was, and was read when it was back."""
+
+
+def owners_above(database: str, systolic: int) -> set[int]:
+    rows = owners(database)
+    return {owner for value, owner, _flags in rows if value >= systolic}
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+async def test_what_a_device_measured_while_it_was_away_waits_for_a_person(
+    store: Store, database: str, parts: int
+) -> None:
+    arrivals = [*a_month_at_home(), *BROUGHT]
+    for part in range(parts):
+        await committed(store, a_message(*arrivals[part::parts], sequence=part + 1))
+        await settle_due(store.connection)
+    await settle_due(store.connection)
+    assert owners_above(database, 160) == {0}
+    assert {owner for value, owner, _flags in owners(database) if value < 160} == {RESIDENT}
+
+
+async def test_a_hub_that_was_off_holds_nothing(store: Store, database: str) -> None:
+    heard = [m for m in a_month_at_home() if m.measured_at < NOON - 3 * DAY]
+    await committed(store, a_message(*heard, *BROUGHT))
+    await settle_due(store.connection)
+    assert owners_above(database, 0) == {RESIDENT}
+
+
+async def test_who_claims_what_was_measured_on_a_journey_is_asked_once(
+    store: Store, database: str
+) -> None:
+    await committed(store, a_message(*a_month_at_home(), *BROUGHT))
+    await settle_due(store.connection)
+    with connect_blocking(database, application="hearth-tests", autocommit=True) as connection:
+        waiting = list_worklist(connection, author=AUTHOR)
+        assert len(waiting) == len(AWAY)
+        claim(connection, [waiting[0].reading], public_id(database, RESIDENT), AUTHOR)
+    await settle_due(store.connection)
+    assert owners_above(database, 160) == {RESIDENT}
+
+
+async def test_a_period_that_was_reassigned_is_not_held_again(store: Store, database: str) -> None:
+    await committed(store, a_message(*a_month_at_home(), *BROUGHT))
+    await settle_due(store.connection)
+    with connect_blocking(database, application="hearth-tests", autocommit=True) as connection:
+        period = Period(
+            device=device_address(CUFF),
+            user_slot=NO_USER_SLOT,
+            from_at=AWAY[0].measured_at,
+            until_at=AWAY[-1].measured_at + timedelta(seconds=1),
+        )
+        reassign(connection, period, public_id(database, OTHER_RESIDENT), AUTHOR)
+    late = replace(AWAY[3], received_at=NOON + DAY)
+    await committed(store, a_message(late, sequence=2))
+    query(database, "INSERT INTO attribution_due (device_id, user_slot) VALUES (11, 255)")
+    await settle_due(store.connection)
+    assert owners_above(database, 160) == {OTHER_RESIDENT}

@@ -36,12 +36,19 @@ WHERE device_id = %(device_id)s AND user_slot = %(user_slot)s AND superseded_at 
 ORDER BY resident_id, lower(during) NULLS FIRST
 
 -- name: links
--- Whose the slot is by links: resident, from, to (milliseconds), whether a correction said so.
+-- Whose the slot is by links: resident, from, to (milliseconds), whether a correction said so of just
+-- this time (what it left of other links says nothing new).
 SELECT
     resident_id,
     coalesce(ceil(extract(epoch FROM nullif(lower(during), '-infinity')) * 1000)::bigint, -(1::bigint << 62)),
     coalesce(ceil(extract(epoch FROM nullif(upper(during), 'infinity')) * 1000)::bigint, 1::bigint << 62),
-    made_by IS NOT NULL
+    EXISTS (
+        SELECT
+        FROM correction AS c
+        WHERE c.correction_id = link.made_by
+            AND c.resident_id = link.resident_id
+            AND c.during = link.during
+    )
 FROM link
 WHERE device_id = %(device_id)s AND user_slot = %(user_slot)s AND superseded_at IS NULL
 

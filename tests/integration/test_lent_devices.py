@@ -304,3 +304,20 @@ async def test_a_period_that_was_reassigned_is_not_held_again(store: Store, data
     query(database, "INSERT INTO attribution_due (device_id, user_slot) VALUES (11, 255)")
     await settle_due(store.connection)
     assert owners_above(database, 160) == {OTHER_RESIDENT}
+
+
+async def test_another_period_that_was_reassigned_says_nothing_of_this_one(
+    store: Store, database: str
+) -> None:
+    await committed(store, a_message(*a_month_at_home()))
+    with connect_blocking(database, application="hearth-tests", autocommit=True) as connection:
+        period = Period(
+            device=device_address(CUFF),
+            user_slot=NO_USER_SLOT,
+            from_at=NOON - 15 * DAY,
+            until_at=NOON - 14 * DAY,
+        )
+        reassign(connection, period, public_id(database, OTHER_RESIDENT), AUTHOR)
+    await committed(store, a_message(*BROUGHT, sequence=2))
+    await settle_due(store.connection)
+    assert owners_above(database, 160) == {0}

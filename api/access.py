@@ -52,14 +52,25 @@ class Needs(Enum):
     """Changing who is measured by what."""
     TARGETS = "targets"
     """Changing a resident's own limits."""
+    CLAIMS = "claims"
+    """Saying whose readings are that wait for a person."""
 
 
 MAY: Mapping[Role, frozenset[Needs]] = {
-    Role.RESIDENT: frozenset({Needs.VALUES, Needs.RECORD, Needs.AUDIT}),
+    Role.RESIDENT: frozenset({Needs.VALUES, Needs.RECORD, Needs.AUDIT, Needs.CLAIMS}),
     Role.CLINICIAN: frozenset({Needs.VALUES, Needs.RECORD, Needs.WORKLIST, Needs.TARGETS}),
-    Role.COORDINATOR: frozenset({Needs.RECORD, Needs.WORKLIST, Needs.EQUIPMENT, Needs.LINKS}),
+    Role.COORDINATOR: frozenset(
+        {Needs.RECORD, Needs.WORKLIST, Needs.EQUIPMENT, Needs.LINKS, Needs.CLAIMS}
+    ),
     Role.ADMINISTRATOR: frozenset(
-        {Needs.RECORD, Needs.AUDIT, Needs.EQUIPMENT, Needs.OPERATIONS, Needs.LINKS}
+        {
+            Needs.RECORD,
+            Needs.AUDIT,
+            Needs.EQUIPMENT,
+            Needs.OPERATIONS,
+            Needs.LINKS,
+            Needs.CLAIMS,
+        }
     ),
     Role.SERVICE: frozenset(
         {
@@ -71,6 +82,7 @@ MAY: Mapping[Role, frozenset[Needs]] = {
             Needs.OPERATIONS,
             Needs.LINKS,
             Needs.TARGETS,
+            Needs.CLAIMS,
         }
     ),
 }
@@ -85,6 +97,7 @@ SCOPES: Mapping[Needs, re.Pattern[str]] = {
     Needs.OPERATIONS: re.compile("hearth/operations"),
     Needs.LINKS: re.compile("hearth/links"),
     Needs.TARGETS: re.compile("hearth/targets"),
+    Needs.CLAIMS: re.compile("hearth/links"),
 }
 """Which scope of a service's token admits it to what; access.scope says the same of its account."""
 

@@ -34,10 +34,11 @@ from api.routes import (
     people,
     residents,
     signs,
+    worklist,
 )
 from api.vault import IdentityVault
 
-GUARDED = (people, residents, live, lists, access, clinical, equipment, signs, operations)
+GUARDED = (people, residents, live, lists, worklist, access, clinical, equipment, signs, operations)
 """The modules whose routes need a token."""
 
 

@@ -197,34 +197,22 @@ def claim(
     Raises:
         UsageError: an id is none of a stored reading, or the resident is not entered.
     """
-    places = _places(readings)
+    keys = keys_of(readings)
     with translated(), connection.transaction():
         _begin(connection)
         new_owner = NOBODY if resident is None else _resident_id(connection, resident)
-        nowhere = {"device_id": None, "user_slot": None, "from_at": None, "until_at": None}
-        correction_id = _add_correction(connection, "claim", nowhere, new_owner, author)
-        given = {
-            "correction_id": correction_id,
+        given = keys | {
+            "actor": author.actor,
+            "reason": author.reason,
             "resident_id": new_owner,
-            "measured_us": [(place.measured_at - _EPOCH) // _MICROSECOND for place in places],
-            "times": [place.measured_at for place in places],
-            "devices": [place.device_id for place in places],
-            "user_slots": [place.user_slot for place in places],
-            "signs": [place.sign for place in places],
-            "identity_us": [place.identity_us for place in places],
-            "kept_flags": _KEPT_FLAGS,
-            "claimed": FLAG_CLAIMED,
         }
-        remembered = connection.execute(_QUERIES["remember_claimed"], given)
-        if remembered.rowcount != len(places):
+        ((correction_id,),) = connection.execute(_QUERIES["claim"], given).fetchall()
+        if correction_id is None:
             raise UsageError(
                 "有的测量不存在 / not all of these readings are stored: 请查看 / see "
                 "`hearth admin worklist list`"
             )
-        connection.execute(_QUERIES["claim"], given)
-        connection.execute(_QUERIES["slots_due"], given)
-        place = {**nowhere, "correction_id": correction_id}
-        _finish(connection, place, author, "worklist.claim", {new_owner})
+        _audit(connection, correction_id, author, "worklist.claim", {new_owner})
         return _correction(connection, correction_id)
 
 
@@ -339,9 +327,16 @@ def _finish(
 ) -> None:
     """Count, audit each owner, and tell who holds something in memory."""
     connection.execute(_QUERIES["forget_posteriors"], place)
-    moved = connection.execute(_QUERIES["moved"], place).fetchall()
-    readings = sum(count for _old, _new, count in moved)
+    readings = _audit(connection, place["correction_id"], author, action, owners)
     connection.execute(_QUERIES["count_readings"], {**place, "readings": readings})
+    _tell(connection, place)
+
+
+def _audit(
+    connection: Connection, correction_id: int, author: Author, action: str, owners: set[int]
+) -> int:
+    """Audit each owner of a correction, old and new; return how many readings it moved."""
+    moved = connection.execute(_QUERIES["moved"], {"correction_id": correction_id}).fetchall()
     lost: dict[int, int] = {}
     gained: dict[int, int] = {}
     for old, new, count in moved:
@@ -356,7 +351,7 @@ def _finish(
             reason=author.reason,
             origin=author.origin,
             detail={
-                "correction": place["correction_id"],
+                "correction": correction_id,
                 "lost": lost.get(owner, 0),
                 "gained": gained.get(owner, 0),
             },
@@ -364,7 +359,7 @@ def _finish(
         for owner in sorted(concerned) or [NOBODY]
     ]
     write_audit_blocking(connection, events)
-    _tell(connection, place)
+    return sum(count for _old, _new, count in moved)
 
 
 def _tell(connection: Connection, place: Mapping[str, Any]) -> None:
@@ -434,15 +429,27 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
 
-def _places(readings: Sequence[str]) -> list[Place]:
+def keys_of(readings: Sequence[str]) -> dict[str, list[int]]:
+    """Return the keys of readings (their ids) as columns, as `claim_readings` takes them.
+
+    Raises:
+        UsageError: an id is none of a reading, or they are too many.
+    """
     if not 1 <= len(set(readings)) <= CLAIMS_MAX:
         raise UsageError(f"一次 1 至 {CLAIMS_MAX} 条 / 1 to {CLAIMS_MAX} readings at a time")
     try:
-        return [decode_place(reading) for reading in dict.fromkeys(readings)]
+        places = [decode_place(reading) for reading in dict.fromkeys(readings)]
     except ValueError as error:
         raise UsageError(
             f"测量编号有误 / {error}: 请查看 / see `hearth admin worklist list`"
         ) from error
+    return {
+        "measured_us": [(place.measured_at - _EPOCH) // _MICROSECOND for place in places],
+        "devices": [place.device_id for place in places],
+        "user_slots": [place.user_slot for place in places],
+        "signs": [place.sign for place in places],
+        "identity_us": [place.identity_us for place in places],
+    }
 
 
 def _unassigned(row: tuple[Any, ...]) -> Unassigned:

@@ -16,6 +16,8 @@ FLAG_INFERRED = 1 << 2
 """Its resident was found by the household's own history: a device that several share."""
 FLAG_CLAIMED = 1 << 3
 """A person said whose it is (or, with no resident, that it is a stranger's)."""
+FLAG_ELSEWHERE = 1 << 4
+"""Another home's hub had it long before its own: a device that was lent. Nobody's by itself."""
 
 EXPONENT_BITS = 8
 ABSENCE_BITS = 4

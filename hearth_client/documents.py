@@ -274,6 +274,13 @@ class MeasurementDocument(TypedDict):
     attribution: Literal["linked", "inferred", "confirmed"]
 
 
+class NewClaim(TypedDict):
+    """Readings that somebody knows the owner of."""
+
+    readings: list[str]
+    reason: NotRequired[str | None]
+
+
 class NewLink(TypedDict):
     """Who is to be measured by a slot of a device."""
 
@@ -386,6 +393,13 @@ class PageResident(TypedDict):
     """Some items and how to go on."""
 
     items: list[Resident]
+    next: str | None
+
+
+class PageWaitingReading(TypedDict):
+    """Some items and how to go on."""
+
+    items: list[WaitingReading]
     next: str | None
 
 
@@ -641,6 +655,17 @@ class Vocabulary(TypedDict):
     signs: list[SignDocument]
     absences: list[str]
     time_qualities: list[str]
+
+
+class WaitingReading(TypedDict):
+    """A reading that nobody is known to be the owner of. No value: it may be another's."""
+
+    id: str
+    measured_at: str
+    device: str
+    user_slot: int
+    sign: str
+    probability: float | None
 
 
 class WeightTrend(TypedDict):

@@ -17,6 +17,7 @@ from hearth_client.documents import (
     LatestOfSign,
     LinkEnd,
     Me,
+    NewClaim,
     NewLink,
     Objection,
     Order,
@@ -32,6 +33,7 @@ from hearth_client.documents import (
     PageNoticeDocument,
     PageQuarantineEntry,
     PageResident,
+    PageWaitingReading,
     PersonDocument,
     Reason,
     Remark,
@@ -204,6 +206,27 @@ class Client(Transport):
         """List when the residents of your care team were last measured: who needs a call. No values."""
         return self.json(
             "GET", "/api/v1/worklists/last-measured", params={"after": after, "limit": limit}
+        )
+
+    def read_unassigned(
+        self, resident: str, *, after: str | None = None, limit: int | None = None
+    ) -> PageWaitingReading:
+        """List readings that may be this resident's, the newest first. No values: they may be another's."""
+        return self.json(
+            "GET",
+            f"/api/v1/residents/{path_segment(resident)}/unassigned",
+            params={"after": after, "limit": limit},
+        )
+
+    def write_claim(
+        self, resident: str, body: NewClaim, *, idempotency_key: str | None = None
+    ) -> Done:
+        """Say that readings are this resident's; the household's history learns from it."""
+        return self.json(
+            "POST",
+            f"/api/v1/residents/{path_segment(resident)}/unassigned/claim",
+            headers={"Idempotency-Key": idempotency_key},
+            body=body,
         )
 
     def read_me(self) -> Me:

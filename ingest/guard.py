@@ -13,9 +13,12 @@ from pathlib import Path
 import numpy as np
 
 from gateway.errors import UnavailableError
-from gateway.platform.postgres import AsyncConnection, load_queries
+from gateway.platform.postgres import AsyncConnection, Int4s, load_queries
 from ingest.registry import Ids, Registry
 
+BUCKETS = 64
+"""Locks on devices, shared by those whose key has the same remainder."""
+_NONE = np.empty(0, np.int32)
 _QUERIES = load_queries(Path(__file__).parent / "sql" / "guard.sql")
 
 
@@ -35,6 +38,20 @@ async def hold_links(connection: AsyncConnection, registry: Registry, device_ids
     for (key,) in await rows.fetchall():
         if key is None or np.any(device_ids == key):
             raise StaleRegistryError("关联刚刚改变 / links changed meanwhile: 请重试 / try again")
+
+
+async def hold_devices(
+    connection: AsyncConnection, *, late: Ids = _NONE, heard: Ids = _NONE
+) -> None:
+    """Take turns until the transaction ends: late readings of devices, and what other homes heard.
+
+    Whoever brings records that another home's hub heard is alone with these devices' bucket.
+    """
+    alone = np.unique(heard % BUCKETS)
+    buckets = np.union1d(late % BUCKETS, alone)
+    if len(buckets):
+        given = {"buckets": Int4s(buckets), "alone": np.isin(buckets, alone).tolist()}
+        await connection.execute(_QUERIES["hold_devices"], given)
 
 
 async def hold(connection: AsyncConnection) -> None:

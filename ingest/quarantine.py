@@ -25,7 +25,8 @@ from gateway.platform.changes import record_change
 from gateway.platform.postgres import AsyncConnection, dict_row, load_queries, translated
 from gateway.vitals import sources
 from ingest.batches import RECORD_DTYPE
-from ingest.guard import hold_links
+from ingest.elsewhere import concerned, take_back, withhold
+from ingest.guard import hold_devices, hold_links
 from ingest.registry import Registry
 from ingest.rows import KIND_RECORD, rows_of, settle_within
 from ingest.table import encode_measurements, send, settle_stored
@@ -224,7 +225,12 @@ async def _replay_once(
     rows = rows_of(array, judged, batch_ids)
     verdict = judged.verdict.copy()
     places = settle_within(rows, verdict)
-    await settle_stored(connection, rows, verdict, places)
+    which = concerned(rows, verdict)
+    await hold_devices(
+        connection, late=judged.device_id[which.late], heard=judged.device_id[which.heard]
+    )
+    found = await settle_stored(connection, rows, verdict, places)
+    rows = await withhold(connection, rows, verdict, which) or rows
     places = places[verdict[places] == Verdict.STORED]
     clock = await connection.execute(_QUERIES["now_ms"])
     ((now_ms,),) = await clock.fetchall()
@@ -232,6 +238,7 @@ async def _replay_once(
     for stream in (*encode_measurements(rows, places, now_ms), *due):
         await send(connection, stream)
     await record_change(connection, changed_by(rows, places), now_ms)
+    await take_back(connection, rows, which, found.earlier)
     await _settle(connection, readable, [int(value) for value in verdict], by)
     return [int(value) for value in verdict]
 

@@ -30,6 +30,8 @@ MISDATED_WINDOW_MS = 400 * 86_400_000
 BROADCAST_MS = 5 * 60_000
 """A numbered broadcast without a time-stamp is the same one when two hubs heard it so close together:
 far longer than a device repeats it, far shorter than 256 numbers take to come round."""
+LATE_MS = 3_600_000
+"""A home's own hub has what is measured there within this, unless it was off."""
 KIND_RECORD, KIND_PAYLOAD, KIND_MESSAGE = 1, 2, 3
 """What a row of quarantine holds (its column `kind`)."""
 
@@ -84,6 +86,11 @@ def content_hashes(records: npt.NDArray[np.void]) -> npt.NDArray[np.int32]:
     return hashes
 
 
+def received_after_s(received_ms: Ints, measured_ms: Ints) -> npt.NDArray[np.float32]:
+    """Return (n,) how long after its measurement each was received, as the store has it."""
+    return ((received_ms - measured_ms) / 1000).astype(np.float32)
+
+
 def settle_within(rows: Rows, verdict: npt.NDArray[np.uint8]) -> npt.NDArray[np.intp]:
     """Settle repeats inside the flush and return the places to store, in the index's order.
 
@@ -106,6 +113,7 @@ def settle_within(rows: Rows, verdict: npt.NDArray[np.uint8]) -> npt.NDArray[np.
     same = _repeats(device[order], identity[order], content[order])
     repeat = same & close
     verdict[places[order[repeat]]] = Verdict.DUPLICATE
+    _keep_first_reception(rows, places[order], repeat)
     doubtful = same & ~close & misdated(rows, places[order])
     verdict[places[order[doubtful]]] = Verdict.CONFLICT
 
@@ -116,6 +124,15 @@ def settle_within(rows: Rows, verdict: npt.NDArray[np.uint8]) -> npt.NDArray[np.
     verdict[places[kept[conflict]]] = Verdict.CONFLICT
     stored: npt.NDArray[np.intp] = places[kept[~conflict]]
     return stored
+
+
+def _keep_first_reception(
+    rows: Rows, places: npt.NDArray[np.intp], repeat: npt.NDArray[np.bool_]
+) -> None:
+    """Let each reading among sorted places have the first reception of it and its repeats."""
+    first = np.flatnonzero(~repeat)
+    received_ms = rows.judged.received_ms
+    received_ms[places[first]] = np.minimum.reduceat(received_ms[places], first)
 
 
 def misdated(rows: Rows, places: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:
@@ -152,12 +169,16 @@ class Stored:
     identity_ms: Ints
     content_hash: npt.NDArray[np.int32]
     measured_ms: Ints
+    received_after_s: npt.NDArray[np.float32]
 
 
 def settle_against(
     rows: Rows, verdict: npt.NDArray[np.uint8], places: npt.NDArray[np.intp], stored: Stored
-) -> None:
-    """Settle the readings at `places` against those that the store holds. Changes `verdict`."""
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Settle the readings at `places` against those that the store holds. Changes `verdict`.
+
+    Returns the places of those that the store has, each with its place in `stored`.
+    """
     place, match = _pairs(
         (device_keys(rows, places), rows.judged.identity_ms[places]),
         (stored.key, stored.identity_ms),
@@ -170,6 +191,7 @@ def settle_against(
     # A conflict first: where the same reading is stored too, the duplicate prevails.
     verdict[places[doubtful | ~same & (apart_ms == 0)]] = Verdict.CONFLICT
     verdict[places[same]] = Verdict.DUPLICATE
+    return places[same], match[same]
 
 
 def _pairs(
@@ -267,7 +289,11 @@ def measurement_columns(
         ("resident_id", Type.INT4, judged.resident_id[places]),
         ("status", Type.INT4, records["status"]),
         ("content_hash", Type.INT4, rows.content_hash[places]),
-        ("received_after_s", Type.FLOAT4, (judged.received_ms[places] - measured_ms) / 1000),
+        (
+            "received_after_s",
+            Type.FLOAT4,
+            received_after_s(judged.received_ms[places], measured_ms),
+        ),
         ("sign", Type.INT2, records["sign"]),
         ("user_slot", Type.INT2, records["user_slot"]),
         ("time_quality", Type.INT2, records["time_quality"]),

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -35,8 +35,8 @@ from gateway.stored import FLAG_UNUSUAL
 from ingest.baselines.memory import Memory
 from ingest.baselines.rule import Ready, key_of
 from ingest.batches import Batch, Flush, Rejected
-from ingest.elsewhere import settle_elsewhere
-from ingest.guard import hold_links
+from ingest.elsewhere import concerned, take_back, withhold
+from ingest.guard import hold_devices, hold_links
 from ingest.newest import Newest
 from ingest.registry import Registry
 from ingest.rows import KIND_PAYLOAD, Rows, rows_of, settle_within
@@ -237,18 +237,22 @@ class Store:
         if before:
             verdict, places = _without(prepared, before)
         await self._lock_homes(prepared)
+        rows = content.rows
+        which = concerned(rows, verdict)
+        devices = rows.judged.device_id
+        await hold_devices(self.connection, late=devices[which.late], heard=devices[which.heard])
         asked = places if asked is None else asked
-        found = await settle_stored(self.connection, content.rows, verdict, asked)
-        stored = places[verdict[places] == Verdict.STORED]
-        lent = await settle_elsewhere(self.connection, content.rows, verdict, stored)
+        found = await settle_stored(self.connection, rows, verdict, asked)
+        withheld = await withhold(self.connection, rows, verdict, which)
         writing = prepared.fresh
-        if before or found or lent:
+        if before or found.any or withheld:
             places = places[verdict[places] == Verdict.STORED]
-            writing = content.written(verdict, places, before)
+            writing = replace(content, rows=withheld or rows).written(verdict, places, before)
         for stream in writing.streams:
             await send(self.connection, stream)
         await record_change(self.connection, writing.changed, content.stored_at_ms)
         await self._keep_undecoded(content, writing.outcomes)
+        await take_back(self.connection, rows, which, found.earlier)
         return Committed(outcomes=writing.outcomes, verdict=verdict, looked_up=len(asked))
 
     async def _committed_before(self, batches: Sequence[Batch]) -> dict[Key, Terms]:

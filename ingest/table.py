@@ -19,10 +19,13 @@ from gateway.platform.postgres import (
     load_queries,
     sql,
 )
+from gateway.stored import FLAG_ELSEWHERE
 from ingest.copy_binary import Column, encode_rows
+from ingest.guard import hold_devices
 from ingest.rows import (
     BROADCAST_MS,
     IDENTITY_WINDOW_MS,
+    LATE_MS,
     MISDATED_WINDOW_MS,
     Rows,
     Stored,
@@ -31,6 +34,7 @@ from ingest.rows import (
     misdated,
     numbered,
     places_by_sign,
+    received_after_s,
     settle_against,
 )
 from ingest.verdicts import Verdict
@@ -46,19 +50,32 @@ class Stream:
     data: memoryview
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """What the store had of a flush. `earlier`: places whose reception tells more than the row's did."""
+
+    any: bool
+    earlier: npt.NDArray[np.intp]
+
+
+async def look_up_by_index(connection: AsyncConnection) -> None:
+    """Let each look-up of this transaction be an index scan of its own."""
+    await connection.execute(_QUERIES["look_up_by_index"])
+
+
 async def settle_stored(
     connection: AsyncConnection,
     rows: Rows,
     verdict: npt.NDArray[np.uint8],
     places: npt.NDArray[np.intp],
-) -> bool:
+) -> Found:
     """Look up the readings at `places`; those that are stored already get their verdict.
 
-    Returns whether there were any.
+    A row that says that it was received late gets the earlier reception of a duplicate.
     """
     if not len(places):
-        return False
-    await connection.execute(_QUERIES["look_up_by_index"])
+        return Found(any=False, earlier=places)
+    await look_up_by_index(connection)
     heard = await _settle_heard(connection, rows, verdict, numbered(rows, places))
     places = places[verdict[places] == Verdict.STORED]
     wrong = misdated(rows, places)
@@ -69,7 +86,10 @@ async def settle_stored(
             (places[wrong], MISDATED_WINDOW_MS),
         )
     ]
-    return heard or any(found)
+    return Found(
+        any=heard or any(each.any for each in found),
+        earlier=np.concatenate([each.earlier for each in found]),
+    )
 
 
 async def _settle_heard(
@@ -104,9 +124,9 @@ async def _settle_identities(
     verdict: npt.NDArray[np.uint8],
     places: npt.NDArray[np.intp],
     window_ms: int,
-) -> bool:
+) -> Found:
     if not len(places):
-        return False
+        return Found(any=False, earlier=places)
     keys, place = np.unique(device_keys(rows, places), return_inverse=True)
     identity_ms, measured_ms = rows.judged.identity_ms[places], rows.judged.measured_ms[places]
     found = await connection.execute(
@@ -117,19 +137,52 @@ async def _settle_identities(
         }
         | _asked(keys, measured_ms, window_ms),
     )
-    stored = np.array(await found.fetchall(), np.int64).reshape(-1, 4)
-    settle_against(
-        rows,
-        verdict,
-        places,
-        Stored(
-            key=keys[stored[:, 0] - 1],
-            identity_ms=stored[:, 1],
-            content_hash=stored[:, 2].astype(np.int32),
-            measured_ms=stored[:, 3],
-        ),
+    key, *columns, after_s = np.array(await found.fetchall(), np.float64).reshape(-1, 5).T
+    identity_ms, content_hash, stored_ms = (column.astype(np.int64) for column in columns)
+    stored = Stored(
+        key=keys[key.astype(np.intp) - 1],
+        identity_ms=identity_ms,
+        content_hash=content_hash.astype(np.int32),
+        measured_ms=stored_ms,
+        received_after_s=after_s.astype(np.float32),
     )
-    return len(stored) > 0
+    again, match = settle_against(rows, verdict, places, stored)
+    earlier, match = _earlier(rows, again, match, stored)
+    if len(earlier):
+        await _keep_first_reception(connection, rows, earlier, match, stored)
+    return Found(any=len(key) > 0, earlier=earlier)
+
+
+def _earlier(
+    rows: Rows, places: npt.NDArray[np.intp], match: npt.NDArray[np.intp], stored: Stored
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Return those of the pairs where the stored one was late and this one was received before it."""
+    after_s = received_after_s(rows.judged.received_ms[places], stored.measured_ms[match])
+    before_s = stored.received_after_s[match]
+    tells = (before_s >= LATE_MS / 1000) & (after_s < before_s - 1)
+    return places[tells], match[tells]
+
+
+async def _keep_first_reception(
+    connection: AsyncConnection,
+    rows: Rows,
+    places: npt.NDArray[np.intp],
+    match: npt.NDArray[np.intp],
+    stored: Stored,
+) -> None:
+    """Let stored rows have the reception of the readings at `places`, which are the same."""
+    keys, measured_ms = stored.key[match], stored.measured_ms[match]
+    await hold_devices(connection, late=keys >> 16)
+    await connection.execute(
+        _QUERIES["received_earlier"],
+        {
+            "identity_ms": Int8s(stored.identity_ms[match]),
+            "measured_ms": Int8s(measured_ms),
+            "received_ms": Int8s(rows.judged.received_ms[places]),
+            "elsewhere": FLAG_ELSEWHERE,
+        }
+        | _asked(keys, measured_ms, 1),
+    )
 
 
 def _asked(

@@ -16,7 +16,7 @@ from gateway.gatt.times import ms_since_epoch
 from gateway.platform.changes import Changed, summarised
 from ingest.batches import Batch, Flush
 from ingest.copy_binary import Column, Type, timestamps
-from ingest.rows import Rows, quarantine_columns
+from ingest.rows import LATE_MS, Rows, quarantine_columns
 from ingest.table import Stream, encode_measurements, stream_of
 from ingest.verdicts import Verdict
 
@@ -169,14 +169,16 @@ def changed_by(rows: Rows, places: Places) -> Changed:
 
 
 def due_slots(rows: Rows, places: Places) -> list[Stream]:
-    """Return the note that shared slots among the readings at `places` are to be settled."""
+    """Return the note that slots among the readings at `places` are to be settled.
+
+    Those that are shared, and those of late readings, whose device may have been away.
+    """
     judged = rows.judged
-    shared = np.intersect1d(judged.candidates.place, places)
-    if not len(shared):
+    late = judged.received_ms[places] - judged.measured_ms[places] >= LATE_MS
+    due = np.union1d(np.intersect1d(judged.candidates.place, places), places[late])
+    if not len(due):
         return []
-    slots = np.unique(
-        np.stack((judged.device_id[shared], rows.records["user_slot"][shared])), axis=1
-    )
+    slots = np.unique(np.stack((judged.device_id[due], rows.records["user_slot"][due])), axis=1)
     columns = [
         Column(name="device_id", type=Type.INT4, values=slots[0]),
         Column(name="user_slot", type=Type.INT2, values=slots[1]),

@@ -59,6 +59,8 @@ GLASS = (401, 403, 403, 201, 201, 201, 201, 403, 403, 403, 403, 403)
 SEARCH = (401, 403, 403, 200, 200, 200, 200, 200, 200, 200, 200, 403)
 TARGETS = (401, 403, 403, 200, 403, 403, 200, 403, 403, 403, 200, 403)
 LINKS = (401, 403, 403, 403, 403, 403, 403, 200, 403, 200, 200, 403)
+CLAIMS = (401, 200, 403, 403, 403, 403, 403, 200, 403, 200, 200, 403)
+NO_READING = tuple(404 if status == 200 else status for status in CLAIMS)
 WORKLIST = (401, 403, 403, 200, 200, 200, 200, 200, 200, 403, 200, 403)
 CARED_FOR = (401, 200, 200, 200, 200, 200, 200, 403, 403, 403, 403, 403)
 NO_ALERT = tuple(404 if status == 200 else status for status in VALUES)
@@ -130,6 +132,10 @@ MATRIX: dict[tuple[str, str], Entry] = {
     ("GET", "/api/v1/links"): Entry(statuses=LISTS),
     ("POST", "/api/v1/links"): Entry(statuses=LINKS, body=_LINK),
     ("POST", "/api/v1/links/end"): Entry(statuses=LINKS, body=_LINK),
+    ("GET", "/api/v1/residents/{resident}/unassigned"): Entry(statuses=CLAIMS),
+    ("POST", "/api/v1/residents/{resident}/unassigned/claim"): Entry(
+        statuses=NO_READING, body={"readings": ["000643febb1910000000000bff01000644056fb63000"]}
+    ),
     ("GET", "/api/v1/quarantine"): Entry(statuses=EQUIPMENT),
     ("GET", "/api/v1/worklists/last-measured"): Entry(statuses=WORKLIST),
     ("GET", "/api/v1/residents/{resident}/statistics"): Entry(statuses=VALUES, opaque=True),

@@ -378,48 +378,9 @@ WHERE m.resident_id = 0
 ORDER BY m.measured_at DESC, m.device_id, m.user_slot, m.sign, m.identity_time
 LIMIT %(limit)s
 
--- name: remember_claimed
--- Keep whose the claimed readings were thought to be.
-INSERT INTO attribution (
-    measured_at, identity_time, believed_from, believed_until, correction_id, device_id,
-    resident_id, next_resident_id, user_slot, sign, flags
-)
-SELECT
-    m.measured_at, m.identity_time, m.stored_at, date_trunc('milliseconds', now()),
-    %(correction_id)s, m.device_id, m.resident_id, %(resident_id)s, m.user_slot, m.sign, m.flags
-FROM unnest(
-    %(measured_us)s::bigint[], %(devices)s::integer[], %(user_slots)s::smallint[],
-    %(signs)s::smallint[], %(identity_us)s::bigint[]
-) AS given (measured_us, device_id, user_slot, sign, identity_us)
-CROSS JOIN LATERAL (
-    SELECT *
-    FROM measurement
-    WHERE device_id = given.device_id
-        AND user_slot = given.user_slot
-        AND sign = given.sign
-        AND identity_time = timestamp '1970-01-01' + given.identity_us * interval '1 us'
-        AND measured_at = timestamptz '1970-01-01Z' + given.measured_us * interval '1 us'
-    OFFSET 0 -- a look-up by index for each
-) AS m
-RETURNING device_id, user_slot
-
 -- name: claim
--- The readings that a claim has remembered are the claimant's (resident 0: a stranger's).
-UPDATE measurement AS m
-SET
-    resident_id = %(resident_id)s, stored_at = date_trunc('milliseconds', now()),
-    flags = (m.flags & %(kept_flags)s) | %(claimed)s
-FROM attribution AS a
-WHERE a.correction_id = %(correction_id)s
-    AND m.device_id = a.device_id
-    AND m.user_slot = a.user_slot
-    AND m.sign = a.sign
-    AND m.identity_time = a.identity_time
-    AND m.measured_at = a.measured_at
-    AND m.measured_at = ANY(%(times)s::timestamptz[])
-
--- name: slots_due
--- Shared slots with a new word of a person are to be settled anew.
-INSERT INTO attribution_due (device_id, user_slot)
-SELECT DISTINCT device_id, user_slot
-FROM unnest(%(devices)s::integer[], %(user_slots)s::smallint[]) AS given (device_id, user_slot)
+-- Make readings a resident's by a person's word (resident 0: a stranger's). Null: one is not stored.
+SELECT claim_readings(
+    %(actor)s, %(reason)s, %(resident_id)s, %(measured_us)s::bigint[], %(devices)s::integer[],
+    %(user_slots)s::smallint[], %(signs)s::smallint[], %(identity_us)s::bigint[]
+)

@@ -87,3 +87,20 @@ FROM measurement AS m
 LEFT JOIN device AS d USING (device_id)
 WHERE m.resident_id = %(resident_id)s
 ORDER BY m.measured_at
+
+-- name: unassigned
+-- Readings that wait for a person and may be the resident's, from behind a place.
+SELECT measured_at, device_id, user_slot, sign, identity_us, device, probability
+FROM access.unassigned(
+    %(resident)s, %(limit)s, %(measured_us)s::bigint, %(device_id)s::integer,
+    %(user_slot)s::smallint, %(sign)s::smallint, %(identity_us)s::bigint
+)
+
+-- name: claim
+-- Say whose readings are.
+SELECT admitted, why, done
+FROM access.claim(
+    %(reader)s, %(session)s, %(origin)s, %(resident)s, %(reason)s, %(measured_us)s::bigint[],
+    %(devices)s::integer[], %(user_slots)s::smallint[], %(signs)s::smallint[],
+    %(identity_us)s::bigint[]
+)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +29,19 @@ from gateway.platform.postgres import (
     sql,
     translated,
 )
-from gateway.stored import FLAG_ARTEFACT, FLAG_CLAIMED, FLAG_INFERRED, FLAG_UNUSUAL
+from gateway.stored import (
+    FLAG_ARTEFACT,
+    FLAG_CLAIMED,
+    FLAG_ELSEWHERE,
+    FLAG_INFERRED,
+    FLAG_UNUSUAL,
+)
 from gateway.vital_sign import VitalSign
 from gateway.vitals import BY_CODE
+from ingest.attribution.away import SILENCE_MS_MAX, absences, is_late
 from ingest.attribution.model import SOMEONE_ELSE, UNKNOWN, Floats, Household, Ints, settle
 from ingest.guard import hold
+from ingest.rows import LATE_MS
 
 SETTLED_DAYS = 120
 """Readings that are older than this beside the slot's newest stay whose they are."""
@@ -40,6 +49,8 @@ CONTEXT_DAYS = 30
 """So much before that still tells of the others, as it stands."""
 READINGS_MAX = 500
 """Of a slot, and of each member from elsewhere, the newest so many are looked at."""
+DEVICE_READINGS_MAX = 5_000
+"""Of a device, the newest so many tell whether it was away."""
 DUE_SLOTS_MAX = 200
 """So many slots are taken up in one go."""
 PROBABILITY_MIN = 0.001
@@ -167,18 +178,27 @@ async def _readings(
         "excluded": FLAG_INFERRED | FLAG_ARTEFACT,
         "limit": READINGS_MAX,
     }
-    columns = _columns(await _of_sign(connection, "of_slot", sign, parameters), 7)
+    columns = _columns(await _of_sign(connection, "of_slot", sign, parameters), 8)
     measured_ms, identity_ms, stored_us, owner, flags, quarters = columns[:6].astype(np.int64)
     value = columns[6].astype(np.float64)
+    received_ms = measured_ms + (columns[7].astype(np.float64) * 1000).astype(np.int64)
     residents = np.unique(np.array([row[0] for row in members], np.int64))
     present, usual = _present(residents, members, measured_ms)
-    linked = _linked(links, measured_ms)
+    linked, is_told = _linked(links, measured_ms)
     shared = present.any(axis=1)
     frozen = measured_ms < newest_ms - SETTLED_DAYS * _DAY_MS
     claimed = flags & FLAG_CLAIMED != 0
     told = _place_of(residents, owner)
     told[told == UNKNOWN] = SOMEONE_ELSE
-    usable = ~np.isnan(value) & (flags & FLAG_ARTEFACT == 0)
+    # A person alone says whose it is that another home's hub had first.
+    elsewhere = ~claimed & (flags & FLAG_ELSEWHERE != 0)
+    late = is_late(measured_ms, received_ms)
+    away = np.zeros(len(late), np.bool_)
+    # Who claims what the device brought home is its owner on journeys too.
+    if late.any() and not (late & claimed & (owner == linked)).any():
+        away = late & ~claimed & ~frozen & ~is_told
+        away &= await _was_away(connection, place, from_ms(from_ms_), measured_ms)
+    usable = ~np.isnan(value) & (flags & FLAG_ARTEFACT == 0) & ~elsewhere & ~away
     asked = shared & ~claimed & ~frozen & usable
     new_owner, new_flags = owner.copy(), flags.copy()
     probability = np.full((len(owner), len(residents) + 1), np.nan)
@@ -210,7 +230,11 @@ async def _readings(
         new_flags[places[found >= 0]] |= FLAG_INFERRED
         probability[np.flatnonzero(~asked)] = np.nan
     # Unusable readings of a shared slot, and those that a link covers now, go by the link.
-    by_link = ~claimed & ~frozen & ~asked & (owner == _NOBODY) & (linked != _NOBODY)
+    new_owner[away] = _NOBODY
+    new_flags[away] &= ~FLAG_INFERRED
+    by_link = (
+        ~claimed & ~elsewhere & ~away & ~frozen & ~asked & (owner == _NOBODY) & (linked != _NOBODY)
+    )
     new_owner[by_link] = linked[by_link]
     new_flags[new_owner != owner] &= ~FLAG_UNUSUAL
     return _Readings(
@@ -225,6 +249,31 @@ async def _readings(
         members=residents,
         probability=probability,
     )
+
+
+async def _was_away(
+    connection: AsyncConnection, place: dict[str, int], from_at: datetime, at_ms: Ints
+) -> npt.NDArray[np.bool_]:
+    """Return (n,) whether the device was away at these times."""
+    of_device = await connection.execute(
+        _QUERIES["of_device"], {**place, "from_at": from_at, "limit": DEVICE_READINGS_MAX}
+    )
+    measured_ms, after_ms = np.array(await of_device.fetchall(), np.int64).reshape(-1, 2).T
+    late_ms = measured_ms[is_late(measured_ms, measured_ms + after_ms)]
+    heard = await connection.execute(
+        _QUERIES["heard_at_home"],
+        {
+            **place,
+            "late_s": LATE_MS / 1000,
+            "from_at": from_ms(int(late_ms.min()) - SILENCE_MS_MAX),
+            "to_at": from_ms(int(late_ms.max()) + SILENCE_MS_MAX),
+        },
+    )
+    heard_ms = np.array([ms for (ms,) in await heard.fetchall()], np.int64)
+    away = np.zeros(len(at_ms), np.bool_)
+    for first_ms, last_ms in absences(measured_ms, measured_ms + after_ms, heard_ms):
+        away |= (first_ms <= at_ms) & (at_ms <= last_ms)
+    return away
 
 
 def _with_elsewhere(own: Household, theirs: npt.NDArray[Any], residents: Ints) -> Household:
@@ -363,12 +412,15 @@ def _present(
     return present, usual
 
 
-def _linked(links: Sequence[tuple[Any, ...]], at_ms: Ints) -> Ints:
-    """Return (n,) whose the slot was by a link, 0 nobody's."""
+def _linked(links: Sequence[tuple[Any, ...]], at_ms: Ints) -> tuple[Ints, npt.NDArray[np.bool_]]:
+    """Return (n,) whose the slot was by a link, 0 nobody's, and whether a correction said so."""
     linked = np.zeros(len(at_ms), np.int64)
-    for resident, start_ms, end_ms in links:
-        linked[(start_ms <= at_ms) & (at_ms < end_ms)] = resident
-    return linked
+    is_told = np.zeros(len(at_ms), np.bool_)
+    for resident, start_ms, end_ms, by_correction in links:
+        within = (start_ms <= at_ms) & (at_ms < end_ms)
+        linked[within] = resident
+        is_told[within] = by_correction
+    return linked, is_told
 
 
 def _place_of(residents: Ints, owner: Ints) -> Ints:

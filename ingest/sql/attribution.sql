@@ -36,11 +36,19 @@ WHERE device_id = %(device_id)s AND user_slot = %(user_slot)s AND superseded_at 
 ORDER BY resident_id, lower(during) NULLS FIRST
 
 -- name: links
--- Whose the slot is by links: resident, from, to (milliseconds).
+-- Whose the slot is by links: resident, from, to (milliseconds), whether a correction said so of just
+-- this time (what it left of other links says nothing new).
 SELECT
     resident_id,
     coalesce(ceil(extract(epoch FROM nullif(lower(during), '-infinity')) * 1000)::bigint, -(1::bigint << 62)),
-    coalesce(ceil(extract(epoch FROM nullif(upper(during), 'infinity')) * 1000)::bigint, 1::bigint << 62)
+    coalesce(ceil(extract(epoch FROM nullif(upper(during), 'infinity')) * 1000)::bigint, 1::bigint << 62),
+    EXISTS (
+        SELECT
+        FROM correction AS c
+        WHERE c.correction_id = link.made_by
+            AND c.resident_id = link.resident_id
+            AND c.during = link.during
+    )
 FROM link
 WHERE device_id = %(device_id)s AND user_slot = %(user_slot)s AND superseded_at IS NULL
 
@@ -57,7 +65,7 @@ SELECT
     (extract(epoch FROM measured_at) * 1000)::bigint,
     (extract(epoch FROM identity_time) * 1000)::bigint,
     (extract(epoch FROM stored_at) * 1000000)::bigint,
-    resident_id, flags, coalesce(utc_offset, 0), coalesce({value}, 'NaN')
+    resident_id, flags, coalesce(utc_offset, 0), coalesce({value}, 'NaN'), received_after_s
 FROM (
     SELECT *
     FROM measurement
@@ -69,6 +77,37 @@ FROM (
     LIMIT %(limit)s
 ) AS newest
 ORDER BY measured_at, identity_time
+
+-- name: of_device
+-- The device's newest readings of all slots: when each was measured, and how long after that its home
+-- had it (milliseconds).
+SELECT measured_ms, after_ms
+FROM (
+    SELECT
+        (extract(epoch FROM measured_at) * 1000)::bigint AS measured_ms,
+        (received_after_s * 1000)::bigint AS after_ms
+    FROM measurement
+    WHERE device_id = %(device_id)s AND measured_at >= %(from_at)s
+    ORDER BY measured_at DESC
+    LIMIT %(limit)s
+) AS newest
+ORDER BY measured_ms
+
+-- name: heard_at_home
+-- The hours in which the home's hubs heard other devices as they measured (milliseconds).
+SELECT DISTINCT (extract(epoch FROM date_trunc('hour', m.measured_at)) * 1000)::bigint
+FROM device AS this
+JOIN device AS other ON other.home_id = this.home_id AND other.device_id <> this.device_id
+CROSS JOIN LATERAL (
+    SELECT measured_at
+    FROM measurement
+    WHERE device_id = other.device_id
+        AND measured_at BETWEEN %(from_at)s AND %(to_at)s
+        AND received_after_s < %(late_s)s
+    OFFSET 0 -- a look-up by index for each
+) AS m
+WHERE this.device_id = %(device_id)s
+ORDER BY 1
 
 -- name: of_members
 -- The members' readings of the sign from elsewhere, that are theirs by a link or a person's word.

@@ -13,3 +13,12 @@ WHERE xid >= pg_snapshot_xmin(%(snapshot)s::pg_snapshot)
     AND xid < pg_snapshot_xmax(pg_current_snapshot())
     AND kind = 3
     AND NOT pg_visible_in_snapshot(xid, %(snapshot)s::pg_snapshot)
+
+-- name: hold_devices
+-- By buckets of devices: whoever brings another home's records of them is alone with whoever stores
+-- late readings of their own home.
+SELECT CASE
+    WHEN alone THEN pg_advisory_xact_lock(18504, bucket)
+    ELSE pg_advisory_xact_lock_shared(18504, bucket)
+END
+FROM unnest(%(buckets)s::integer[], %(alone)s::boolean[]) AS given (bucket, alone)

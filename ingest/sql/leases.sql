@@ -1,6 +1,6 @@
 -- Lanes and workers as advisory locks: (18501, lane) exclusive, (18500, 0) shared by all workers. Others of
--- this family: (18502, 0) links held still (guard.sql), (18503, slot) settling (attribution.sql), (18506, chain) and
--- (18507, 0) the audit, (18509, 0) the turn of the alerts service (alerts.sql), (18510, 0) the inbox (inbox.sql).
+-- this family: (18502, 0) links held still (guard.sql), (18503, slot) settling (attribution.sql), (18504, bucket)
+-- lent devices (guard.sql), (18506, chain) and (18507, 0) the audit, (18509, 0) the turn of the alerts service (alerts.sql), (18510, 0) the inbox (inbox.sql).
 
 -- name: enter
 -- Enter as a worker.

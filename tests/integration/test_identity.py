@@ -28,9 +28,9 @@ from gateway.platform.postgres import AsyncConnection, connect
 from gateway.quantity import Absent
 from gateway.vital_sign import Reading
 from gateway.vitals import BY_NAME
+from ingest.attribution.settle import settle_due
 from ingest.ledger import read_ledger
 from ingest.store import Store
-from ingest.verdicts import Verdict
 from tests.flushes import committed, prepared
 from tests.worlds import (
     CUFF,
@@ -187,30 +187,6 @@ async def test_a_record_sent_again_after_the_hub_changed_its_zone_is_one_row(
     assert (outcome.duplicate, rows(database)) == (1, 1)
 
 
-async def test_what_another_home_measured_with_a_lent_device_is_not_its_owners(
-    store: Store, database: str
-) -> None:
-    """Back at home the cuff sends its memory again; the neighbours' hub had heard it at once."""
-    neighbours = [a_pressure(at=NOON + timedelta(minutes=minutes)) for minutes in (0, 1)]
-    own = a_pressure(Decimal(131), at=NOON + timedelta(hours=5))
-    await committed(store, a_message(*neighbours, hub=OTHER_HUB))
-    again = [replace(one, received_at=NOON + timedelta(days=1)) for one in neighbours]
-    (outcome,) = (await committed(store, a_message(*again, own, hub=HUB))).outcomes
-    assert (outcome.stored, outcome.quarantined) == (1, 2)
-    assert query(database, "SELECT DISTINCT reason FROM quarantine") == [
-        (Verdict.DEVICE_ELSEWHERE,)
-    ]
-
-
-async def test_a_neighbours_hub_that_hears_through_the_wall_holds_nothing_back(
-    store: Store, database: str
-) -> None:
-    heard = a_pressure()
-    await committed(store, a_message(heard, hub=OTHER_HUB))
-    (outcome,) = (await committed(store, a_message(heard, hub=HUB))).outcomes
-    assert (outcome.stored, rows(database)) == (1, 1)
-
-
 def a_drink(heard_at: datetime, number: int) -> Measurement:
     reading = BOTTLE.advertised[0].decode(
         bthome.encode_objects({bthome.PACKET_ID: number, 0x48: 250})
@@ -292,8 +268,8 @@ async def test_the_hour_that_comes_twice_holds_two_readings(store: Store, databa
 BEGAN = NOON - timedelta(days=60)
 
 
-def _backlog() -> list[Measurement]:
-    """Readings over three weeks, some twice, some that cannot be stored."""
+def _backlog() -> list[tuple[int, Measurement]]:
+    """Readings over three weeks, some twice, some that cannot be stored; each with its hub."""
     readings = [
         a_pressure(Decimal(110 + day % 40), at=BEGAN + timedelta(days=day // 2, minutes=7 * day))
         for day in range(40)
@@ -307,12 +283,28 @@ def _backlog() -> list[Measurement]:
         a_pressure(Decimal(999), at=BEGAN + timedelta(days=3, hours=day)) for day in range(3)
     ]
     unlinked = [a_weight(at=BEGAN + timedelta(days=day), slot=9) for day in range(3)]
-    return [*readings, *weights, *again, *implausible, *unlinked]
+    here = [*readings, *weights, *again, *implausible, *unlinked]
+    return [*((HUB, each) for each in here), *_lent()]
+
+
+def _lent() -> list[tuple[int, Measurement]]:
+    """A cuff that was at the neighbours', whose readings come home days later, and once at once."""
+    at = [BEGAN + timedelta(days=30, hours=n) for n in range(4)]
+    measured = [a_pressure(Decimal(150 + n), at=when) for n, when in enumerate(at)]
+    back = [
+        replace(m, received_at=BEGAN + timedelta(days=33), stored_record=True) for m in measured
+    ]
+    through_the_wall = measured[3]
+    return [
+        *((OTHER_HUB, each) for each in measured),
+        *((HUB, each) for each in back),
+        (HUB, through_the_wall),
+    ]
 
 
 BACKLOG = _backlog()
-STORED = 60
-TERMS = {"published": 81, "stored": STORED, "duplicate": 15, "quarantined": 6}
+STORED = 64
+TERMS = {"published": 90, "stored": STORED, "duplicate": 16, "quarantined": 10}
 
 arrivals = st.tuples(
     st.permutations(range(len(BACKLOG))),
@@ -334,8 +326,9 @@ def test_whatever_the_order_of_arrival_the_archive_ends_the_same(database: str) 
     )
     @given(arrivals)
     def arrive(arrival: tuple[list[int], list[int], list[int], list[bool]]) -> None:
-        query(database, "TRUNCATE measurement, batch, quarantine")
+        query(database, "TRUNCATE measurement, batch, quarantine, attribution_due")
         asyncio.run(_arrive(database, *arrival))
+        asyncio.run(_settle(database))
         ledger = read_ledger(database)
         assert ledger.balanced
         assert {term: ledger.total(term) for term in TERMS} == TERMS
@@ -345,11 +338,15 @@ def test_whatever_the_order_of_arrival_the_archive_ends_the_same(database: str) 
 
     arrive()
     assert len(expected) == 3
+    nobodys = query(
+        database, "SELECT systolic_mmhg FROM measurement WHERE resident_id = 0 ORDER BY 1"
+    )
+    assert nobodys == [(150,), (151,), (152,)]
 
 
 _STATE = """
 SELECT device_id, user_slot, sign, measured_at, identity_time, resident_id, digits, content_hash,
-    time_quality, utc_offset, systolic_mmhg, body_weight_kg
+    time_quality, utc_offset, flags, received_after_s, systolic_mmhg, body_weight_kg
 FROM measurement ORDER BY 1, 2, 3, 4
 """
 _LATEST = """
@@ -369,7 +366,7 @@ async def _arrive(
     ]
     async with AsyncExitStack() as stack:
         stores = [Store(await stack.enter_async_context(await _session(database))) for _ in "123"]
-        pending: list[tuple[Store, int, list[Measurement]]] = []
+        pending: list[tuple[Store, int, list[tuple[int, Measurement]]]] = []
         for sequence, (batch, worker, joins) in enumerate(
             zip(batches, workers, at_once, strict=False), start=1
         ):
@@ -385,15 +382,25 @@ async def _session(database: str) -> AsyncConnection:
     return await connect(database, application="hearth-tests", autocommit=True)
 
 
-async def _store(batches: Sequence[tuple[Store, int, list[Measurement]]]) -> None:
-    by_store: dict[int, list[tuple[Store, int, list[Measurement]]]] = {}
+async def _settle(database: str) -> None:
+    async with await _session(database) as session:
+        await settle_due(session)
+
+
+async def _store(batches: Sequence[tuple[Store, int, list[tuple[int, Measurement]]]]) -> None:
+    by_store: dict[int, list[tuple[Store, int, list[tuple[int, Measurement]]]]] = {}
     for each in batches:
         by_store.setdefault(id(each[0]), []).append(each)
 
-    async def one_after_the_other(own: Sequence[tuple[Store, int, list[Measurement]]]) -> None:
+    async def one_after_the_other(
+        own: Sequence[tuple[Store, int, list[tuple[int, Measurement]]]],
+    ) -> None:
         for store, sequence, batch in own:
-            message = a_message(*batch, sequence=sequence)
-            await store.commit(await prepared(store.connection, [message]))
+            messages = [
+                a_message(*(m for hub, m in batch if hub == which), hub=which, sequence=sequence)
+                for which in (HUB, OTHER_HUB)
+            ]
+            await store.commit(await prepared(store.connection, messages))
 
     await asyncio.gather(*map(one_after_the_other, by_store.values()))
 

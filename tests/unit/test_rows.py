@@ -116,6 +116,7 @@ def test_what_the_store_has_is_a_duplicate_or_a_conflict() -> None:
         identity_ms=rows.judged.identity_ms[:2],
         content_hash=rows.content_hash[:2] ^ np.array([0, 1], np.int32),
         measured_ms=rows.judged.measured_ms[:2] + np.array([7, 0]),
+        received_after_s=np.ones(2, np.float32),
     )
     settle_against(rows, verdict, places, stored)
     assert verdict.tolist() == [Verdict.DUPLICATE, Verdict.CONFLICT, Verdict.STORED]

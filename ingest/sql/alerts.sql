@@ -1,5 +1,9 @@
 -- Alerts (ingest.alerts).
 
+-- name: lock_rules
+-- Be the only one that enters rules, until the transaction ends.
+LOCK TABLE alert_rule IN SHARE ROW EXCLUSIVE MODE
+
 -- name: was_ever
 -- Whether a rule ever stood there.
 SELECT 1 FROM alert_rule WHERE name = %(name)s LIMIT 1
@@ -21,21 +25,31 @@ INSERT INTO alert_rule (name, definition, enabled, changed_by)
 VALUES (%(name)s, %(definition)s, %(enabled)s, %(by)s)
 
 -- name: take_turn
--- Be the one that evaluates, until the connection ends.
-SELECT pg_try_advisory_lock(18509, 0)
+-- Be the one that does this work, until the connection ends.
+SELECT pg_try_advisory_lock(18509, %(work)s)
 
 -- name: progress
--- Where the evaluation stands.
-SELECT transaction_id, change_id FROM alert_progress
+-- Where the evaluation at a pace stands, if it is under the rules in force.
+SELECT transaction_id, change_id
+FROM alert_progress
+WHERE pace = %(pace)s AND rules_entered = (SELECT count(*) FROM alert_rule)
+
+-- name: rules_entered
+-- How many rules were ever entered; a change of a rule enters one.
+SELECT count(*) FROM alert_rule
 
 -- name: put_progress
--- Move it on, in the transaction that evaluates.
-INSERT INTO alert_progress (transaction_id, change_id) VALUES (%(transaction)s, %(change)s)
-ON CONFLICT (one) DO UPDATE SET transaction_id = %(transaction)s, change_id = %(change)s
+-- Move it on.
+INSERT INTO alert_progress (pace, transaction_id, change_id, rules_entered)
+VALUES (%(pace)s, %(transaction)s, %(change)s, %(rules_entered)s)
+ON CONFLICT (pace) DO UPDATE
+SET
+    transaction_id = %(transaction)s, change_id = %(change)s, rules_entered = %(rules_entered)s,
+    moved_at = now()
 
--- name: forget_progress
--- A rule has changed: evaluate everything again.
-DELETE FROM alert_progress
+-- name: moved_ago_s
+-- How long ago it was moved on, in seconds.
+SELECT extract(epoch FROM now() - moved_at)::double precision FROM alert_progress WHERE pace = %(pace)s
 
 -- name: all_residents
 -- Whose readings of a sign there are, from a moment on: to begin anew. One look-up by index each.

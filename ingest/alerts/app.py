@@ -27,8 +27,9 @@ from gateway.platform.logs import get_logger
 from gateway.platform.postgres import AsyncConnection, connect, connect_blocking, translated
 from gateway.platform.secret_files import secret
 from gateway.platform.service import run_until_signalled
+from gateway.platform.webhook_hosts import WebhookHosts, open_client
 from ingest.alerts import metrics
-from ingest.alerts.delivery import Deliverer, open_client
+from ingest.alerts.delivery import ANSWER_S_MAX, Deliverer
 from ingest.alerts.evaluator import Evaluated, Evaluator
 from ingest.alerts.rules import (
     QUERIES,
@@ -80,6 +81,7 @@ class AlertsConfig:
 
     dsn: str
     home: Path
+    webhook_hosts: WebhookHosts
     metrics_port: int = 0
 
 
@@ -222,8 +224,8 @@ class _Service:
                 await look(connection, evaluator, found.rule_id, _now_ms())
 
     async def _deliver(self, connection: AsyncConnection) -> None:
-        deliverer = Deliverer(connection, self._key_of)
-        async with open_client() as client:
+        deliverer = Deliverer(connection, self._config.webhook_hosts, self._key_of)
+        async with open_client(ANSWER_S_MAX) as client:
             while True:
                 if not await deliverer.deliver_due(client):
                     await asyncio.sleep(DELIVER_S)

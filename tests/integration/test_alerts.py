@@ -24,11 +24,12 @@ from gateway.guidelines.alerts import DEFAULT_RULES
 from gateway.measurement import Measurement
 from gateway.platform.changes import record_change, summarised
 from gateway.platform.postgres import AsyncConnection, connect, connect_blocking
+from gateway.platform.webhook_hosts import REFUSED, WebhookHosts, open_client, webhook_hosts
 from gateway.platform.webhook_signature import signature
 from gateway.vitals import BY_NAME
 from ingest.alerts import desk
 from ingest.alerts.app import Work, catch_up, follow
-from ingest.alerts.delivery import ATTEMPTS_MAX, Deliverer, open_client
+from ingest.alerts.delivery import ANSWER_S_MAX, ATTEMPTS_MAX, Deliverer
 from ingest.alerts.evaluator import Evaluator
 from ingest.alerts.reconcile import State
 from ingest.alerts.rules import (
@@ -48,6 +49,7 @@ from tests.worlds import a_message, a_pressure, a_reading, enter_registry, query
 pytestmark = pytest.mark.integration
 
 BY = ("cli:test", "here")
+HERE = webhook_hosts("127.0.0.0/8")
 SETTLED_S_MAX = 60.0
 _sequences = count(1)
 NOW = datetime.now(UTC).replace(microsecond=0)
@@ -351,9 +353,11 @@ def receiver() -> Iterator[tuple[type[_Receiver], str]]:
         thread.join()
 
 
-async def _deliver(connection: AsyncConnection, rounds: int = 1) -> None:
-    deliverer = Deliverer(connection, lambda _webhook: "the key")
-    async with open_client() as client:
+async def _deliver(
+    connection: AsyncConnection, rounds: int = 1, hosts: WebhookHosts = HERE
+) -> None:
+    deliverer = Deliverer(connection, hosts, lambda _webhook: "the key")
+    async with open_client(ANSWER_S_MAX) as client:
         for _ in range(rounds):
             await connection.execute("UPDATE webhook_delivery SET due_at = now()")
             await deliverer.deliver_due(client)
@@ -365,7 +369,7 @@ async def test_webhooks_are_told_signed_and_again_until_they_take_it(
     handler, url = receiver
     handler.refusals = 2
     with connect_blocking(database, application="hearth-tests") as session:
-        desk.add_webhook(session, url, BY)
+        desk.add_webhook(session, url, HERE, BY)
     await arrive(connection, [severe(NOW - timedelta(minutes=9))])
     await _deliver(connection, rounds=4)
     ((headers, body),) = handler.taken
@@ -384,7 +388,7 @@ async def test_what_nobody_takes_becomes_a_dead_letter_that_can_be_revived(
     handler, url = receiver
     handler.refusals = 10**6
     with connect_blocking(database, application="hearth-tests") as session:
-        desk.add_webhook(session, url, BY)
+        desk.add_webhook(session, url, HERE, BY)
     await arrive(connection, [severe(NOW - timedelta(minutes=9))])
     await _deliver(connection, rounds=ATTEMPTS_MAX)
     dead = query(database, "SELECT state, attempts, last_error FROM webhook_delivery")
@@ -396,17 +400,39 @@ async def test_what_nobody_takes_becomes_a_dead_letter_that_can_be_revived(
     assert len(handler.taken) == 1
 
 
+async def test_a_webhook_whose_host_is_no_longer_admitted_is_told_nothing(
+    connection: AsyncConnection, database: str, receiver: tuple[type[_Receiver], str]
+) -> None:
+    handler, url = receiver
+    with connect_blocking(database, application="hearth-tests") as session:
+        desk.add_webhook(session, url, HERE, BY)
+    await arrive(connection, [severe(NOW - timedelta(minutes=9))])
+    await _deliver(connection, hosts=webhook_hosts(""))
+    assert handler.taken == []
+    refused = query(database, "SELECT state, attempts, last_error FROM webhook_delivery")
+    assert refused == [("waiting", 1, REFUSED)]
+
+
 @pytest.mark.parametrize(
-    "url", ["http://example.org/x", "https://u:p@example.org/", "ftp://x", "x"]
+    "url",
+    [
+        "http://example.org/x",
+        "https://u:p@example.org/",
+        "https://example.org/x?key=1",
+        "https://10.0.0.1/x",
+        "https://localhost/x",
+        "ftp://x",
+        "x",
+    ],
 )
-def test_a_webhook_beyond_this_machine_must_be_https_and_bear_no_secret(
+def test_a_webhook_beyond_the_admitted_hosts_must_be_public_https_and_bear_no_secret(
     database: str, url: str
 ) -> None:
     with (
         connect_blocking(database, application="hearth-tests") as session,
         pytest.raises(UsageError),
     ):
-        desk.add_webhook(session, url, BY)
+        desk.add_webhook(session, url, HERE, BY)
 
 
 def test_a_signature_is_of_time_and_body() -> None:

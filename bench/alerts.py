@@ -50,6 +50,7 @@ _OWN_SESSION = "hearth-bench"
 _IS_BEHIND = """
     SELECT (SELECT max(change_id) FROM change) IS DISTINCT FROM
         (SELECT change_id FROM alert_progress WHERE pace = 'prompt')
+        OR NOT EXISTS (SELECT FROM alert_progress WHERE pace = 'over-days')
 """
 
 

@@ -23,6 +23,9 @@ SHED = Counter(
     "hearth_ingest_shed_messages",
     "Messages not taken because their hub was over its rate; a hub sends them again.",
 )
+STATES = Counter(
+    "hearth_ingest_states", "What hubs told of their devices, by what became of it.", ["what"]
+)
 LOOKED_UP = Counter(
     "hearth_ingest_looked_up", "Readings looked up because they may have come before."
 )

@@ -40,6 +40,7 @@ class ListedAlert:
     public_id: UUID
     resident: UUID
     rule: str
+    device: str | None
     stage: int
     state: str
     is_note: bool

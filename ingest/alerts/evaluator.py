@@ -11,7 +11,7 @@ import asyncio
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -131,12 +131,18 @@ class Evaluator:
         )
 
     async def write(
-        self, rule: str, rule_id: int, resident: int, steps: Iterable[Step]
+        self,
+        rule: str,
+        rule_id: int,
+        resident: int,
+        steps: Iterable[Step],
+        device: int | None = None,
     ) -> list[What]:
-        """Write what `reconcile` returned; return what was told."""
+        """Write what `reconcile` returned, new alerts about `device`; return what was told."""
         told: list[What] = []
         for step in steps:
-            alert_id = await self._write_alert(rule, rule_id, resident, step.alert)
+            alert = step.alert if device is None else replace(step.alert, device=device)
+            alert_id = await self._write_alert(rule, rule_id, resident, alert)
             for what in step.told:
                 await self._tell(alert_id, what, aloud=not step.alert.is_note)
                 told.append(what)
@@ -231,6 +237,7 @@ class Evaluator:
             "rule": rule,
             "rule_id": rule_id,
             "sign": self._signs.get(rule),
+            "device_id": alert.device,
             "started_at": from_ms(episode.started_ms),
             "last_at": from_ms(episode.last_ms),
             "cleared_at": None if episode.cleared_ms is None else from_ms(episode.cleared_ms),
@@ -372,4 +379,5 @@ def _alert(row: Mapping[str, Any]) -> Alert:
         ),
         is_note=row["is_note"],
         state=State(row["state"]),
+        device=row["device_id"],
     )

@@ -37,7 +37,7 @@ LOOKED_FOR = (
         title=Text(zh="设备故障", en="A device's readings do not get through"),
         kind="trouble",
         sign="",
-        source="Hearth: 3 readings kept apart in 7 days",
+        source="Hearth: 3 readings kept apart in 7 days, or its hub cannot pair with it or reach it",
         version="1",
         gap_ms=0,
         parameters={},

@@ -76,7 +76,7 @@ SELECT resident_id FROM alert_mark WHERE rule = %(rule)s AND resident_id = ANY(%
 -- The alerts of a rule that residents have, whatever their state.
 SELECT
     alert_id, resident_id, started_at, last_at, cleared_at, alarm_at, stage, readings, peak, is_note,
-    state
+    state, device_id
 FROM alert
 WHERE rule = %(rule)s AND resident_id = ANY(%(residents)s)
 ORDER BY resident_id, started_at
@@ -86,11 +86,12 @@ FOR UPDATE
 -- A new episode.
 INSERT INTO alert (
     resident_id, rule, rule_id, started_at, last_at, cleared_at, alarm_at, stage, readings, peak,
-    is_note, state, sign
+    is_note, state, sign, device_id
 )
 VALUES (
     %(resident_id)s, %(rule)s, %(rule_id)s, %(started_at)s, %(last_at)s, %(cleared_at)s,
-    %(alarm_at)s, %(stage)s, %(readings)s, %(peak)s, %(is_note)s, %(state)s, %(sign)s
+    %(alarm_at)s, %(stage)s, %(readings)s, %(peak)s, %(is_note)s, %(state)s, %(sign)s,
+    %(device_id)s
 )
 RETURNING alert_id
 
@@ -135,29 +136,50 @@ ORDER BY mark.resident_id
 LIMIT %(limit)s
 
 -- name: troubled
--- Devices that are linked now, with what of theirs was kept apart lately for reasons of the device.
-SELECT l.resident_id, max(q.quarantined_at), min(q.quarantined_at), count(*)
-FROM quarantine q
-JOIN device d ON ('x' || lpad(replace(d.address, ':', ''), 16, '0'))::bit(64)::bigint = q.device
-JOIN link l USING (device_id)
-WHERE q.state = 'waiting' AND q.reason = ANY(%(reasons)s)
-    AND q.quarantined_at > now() - %(days)s * interval '1 day'
-    AND l.superseded_at IS NULL AND l.during @> now()
-GROUP BY l.resident_id
-HAVING count(*) >= %(entries)s
+-- Devices that are linked now and in trouble: what of theirs was kept apart lately for reasons of the device, and what
+-- the hub that told last says of it.
+WITH kept_apart AS (
+    SELECT d.device_id, min(q.quarantined_at) AS since, count(*) AS entries
+    FROM quarantine q
+    JOIN device d ON ('x' || lpad(replace(d.address, ':', ''), 16, '0'))::bit(64)::bigint = q.device
+    WHERE q.state = 'waiting' AND q.reason = ANY(%(reasons)s)
+        AND q.quarantined_at > now() - %(days)s * interval '1 day'
+    GROUP BY d.device_id
+    HAVING count(*) >= %(entries)s
+),
+last_told AS (
+    SELECT DISTINCT ON (device_id) device_id, trouble, since
+    FROM hub_device
+    JOIN hub USING (hub_id)
+    WHERE device_id IN (SELECT device_id FROM hub_device WHERE trouble IS NOT NULL)
+        AND hub.revoked_at IS NULL
+    ORDER BY device_id, told_at DESC
+),
+trouble AS (
+    SELECT device_id, since, entries FROM kept_apart
+    UNION ALL
+    SELECT device_id, since, 0 FROM last_told WHERE trouble IS NOT NULL
+)
+SELECT l.resident_id, device_id, min(t.since), sum(t.entries)::integer
+FROM trouble t
+JOIN (
+    SELECT DISTINCT resident_id, device_id FROM link WHERE superseded_at IS NULL AND during @> now()
+) AS l USING (device_id)
+GROUP BY l.resident_id, device_id
 
 -- name: open_of_rule
 -- Who has an alert of a rule that is not over.
 SELECT DISTINCT resident_id FROM alert
-WHERE rule = %(rule)s AND state IN ('open', 'acknowledged') AND cleared_at IS NULL
+WHERE rule = %(rule)s AND state <> 'withdrawn' AND cleared_at IS NULL
 
 -- name: list
 -- Alerts, newest first. Filters that are null do not filter.
 SELECT
-    a.public_id, r.public_id AS resident, a.rule, a.stage, a.state, a.is_note, a.started_at, a.last_at,
-    a.cleared_at, a.readings, a.raised_at
+    a.public_id, r.public_id AS resident, a.rule, d.address AS device, a.stage, a.state, a.is_note,
+    a.started_at, a.last_at, a.cleared_at, a.readings, a.raised_at
 FROM alert a
 JOIN resident r USING (resident_id)
+LEFT JOIN device d USING (device_id)
 WHERE (%(states)s::text[] IS NULL OR a.state = ANY(%(states)s))
     AND (%(resident)s::uuid IS NULL OR r.public_id = %(resident)s)
     AND (%(rule)s::text IS NULL OR a.rule = %(rule)s)

@@ -7,6 +7,7 @@ import hashlib
 import hmac
 import json
 import random
+import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -21,6 +22,7 @@ import pytest
 
 from gateway.errors import UsageError
 from gateway.guidelines.alerts import DEFAULT_RULES
+from gateway.hub_state import DeviceStates, Trouble
 from gateway.measurement import Measurement
 from gateway.platform.changes import record_change, summarised
 from gateway.platform.postgres import AsyncConnection, connect, connect_blocking
@@ -41,10 +43,11 @@ from ingest.alerts.rules import (
     rules_in_force,
     seed_rules,
 )
-from ingest.alerts.silence import look_for_silence
+from ingest.alerts.silence import look_for_silence, look_for_trouble
+from ingest.device_states import write_states
 from ingest.store import Store
 from tests.flushes import committed
-from tests.worlds import a_message, a_pressure, a_reading, enter_registry, query
+from tests.worlds import CUFF, HUB, SCALE, a_message, a_pressure, a_reading, enter_registry, query
 
 pytestmark = pytest.mark.integration
 
@@ -303,6 +306,79 @@ async def test_who_is_marked_and_does_not_measure_is_told_until_they_do(
     await look_for_silence(connection, evaluator, rule_id, now_ms + 600_000)
     assert [alert[5] for alert in alerts(database)] == [NOW - timedelta(hours=1)]
     assert events(database) == ["raised", "cleared"]
+
+
+async def test_a_device_whose_bond_is_gone_is_one_alert_until_its_hub_says_it_is_well(
+    connection: AsyncConnection, database: str
+) -> None:
+    query(database, "INSERT INTO link (device_id, user_slot, resident_id, during)"
+                    " VALUES (12, 2, 102, '(,)')")  # fmt: skip
+    told_at = (
+        "SELECT device_id, resident_id, state, cleared_at IS NULL FROM alert ORDER BY alert_id"
+    )
+    await tell(connection, 1.0, {CUFF: Trouble.BOND_LOST, SCALE: None})
+    await look_for_troubles(connection)
+    await tell(connection, 2.0, {CUFF: Trouble.PAIRING_REFUSED})  # the same trouble, further on
+    await look_for_troubles(connection)
+    assert query(database, told_at) == [(11, 101, "open", True)]
+    await tell(connection, 3.0, {SCALE: Trouble.UNREACHABLE})
+    await look_for_troubles(connection)
+    shared = [(12, 101, "open", True), (12, 102, "open", True)]
+    assert query(database, told_at) == [(11, 101, "open", True), *shared]
+    await tell(connection, 4.0, {CUFF: None})
+    await tell(connection, 2.5, {CUFF: Trouble.PAIRING_REFUSED})  # comes late: an earlier word
+    await look_for_troubles(connection)
+    assert query(database, told_at) == [(11, 101, "open", False), *shared]
+    await tell(connection, 0.5, {CUFF: Trouble.BOND_LOST}, started_at=NOW)  # another run
+    await look_for_troubles(connection)
+    assert query(database, told_at) == [(11, 101, "open", False), *shared, (11, 101, "open", True)]
+    assert events(database) == ["raised", "raised", "raised", "cleared", "raised"]
+
+
+async def test_a_trouble_that_somebody_resolved_is_raised_again_when_it_comes_again(
+    connection: AsyncConnection, database: str
+) -> None:
+    await tell(connection, 1.0, {CUFF: Trouble.UNREACHABLE})
+    await look_for_troubles(connection)
+    ((alert,),) = query(database, "SELECT public_id FROM alert")
+    with connect_blocking(database, application="hearth-tests") as session:
+        desk.settle(session, alert, State.RESOLVED, note="new battery", by=BY)
+    for uptime_s, trouble in ((2.0, None), (3.0, Trouble.UNREACHABLE)):
+        await tell(connection, uptime_s, {CUFF: trouble})
+        await look_for_troubles(connection)
+    states = query(database, "SELECT state, cleared_at IS NULL FROM alert ORDER BY alert_id")
+    assert states == [("resolved", False), ("open", True)]
+
+
+async def test_readings_kept_apart_for_a_devices_sake_are_its_trouble(
+    connection: AsyncConnection, database: str
+) -> None:
+    future = [a_pressure(at=NOW + timedelta(days=400, minutes=minute)) for minute in range(3)]
+    await committed(Store(connection), a_message(*future, sequence=next(_sequences)))
+    await look_for_troubles(connection)
+    troubles = query(database, "SELECT device_id, resident_id, readings, state FROM alert")
+    assert troubles == [(11, 101, 3, "open")]
+
+
+async def tell(
+    connection: AsyncConnection,
+    uptime_s: float,
+    devices: dict[int, Trouble | None],
+    *,
+    started_at: datetime = NOW - timedelta(days=3),
+) -> None:
+    """Let the hub say how it gets on with devices."""
+    states = DeviceStates(started_at=started_at, uptime_s=uptime_s, devices=devices)
+    await write_states(connection, {HUB: states})
+
+
+async def look_for_troubles(connection: AsyncConnection) -> None:
+    cursor = await connection.execute(
+        "SELECT rule_id FROM alert_rule WHERE name = 'device-trouble' AND superseded_at IS NULL"
+    )
+    ((rule_id,),) = await cursor.fetchall()
+    now_ms = time.time_ns() // 1_000_000
+    await look_for_trouble(connection, Evaluator(connection), rule_id, now_ms)
 
 
 async def test_readings_that_become_anothers_or_nobodys_take_their_alert_back(

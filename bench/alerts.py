@@ -48,8 +48,8 @@ _STRETCH = 4
 _SESSIONS = ("hearth-ingest", "hearth-alerts")
 _OWN_SESSION = "hearth-bench"
 _IS_BEHIND = """
-    SELECT (SELECT max(change_id) FROM change) IS DISTINCT FROM
-        (SELECT change_id FROM alert_progress WHERE pace = 'prompt')
+    SELECT (SELECT change_id FROM change ORDER BY transaction_id DESC, change_id DESC LIMIT 1)
+        IS DISTINCT FROM (SELECT change_id FROM alert_progress WHERE pace = 'prompt')
         OR NOT EXISTS (SELECT FROM alert_progress WHERE pace = 'over-days')
 """
 

@@ -99,7 +99,8 @@ async def evaluate(connection: AsyncConnection) -> None:
 async def _behind(connection: AsyncConnection) -> bool:
     cursor = await connection.execute(
         "SELECT count(*) FROM alert_progress WHERE"
-        " change_id = coalesce((SELECT max(change_id) FROM change), 0)"
+        " change_id = coalesce((SELECT change_id FROM change"
+        " ORDER BY transaction_id DESC, change_id DESC LIMIT 1), 0)"
         " AND rules_entered = (SELECT count(*) FROM alert_rule)"
     )
     ((at_the_end,),) = await cursor.fetchall()

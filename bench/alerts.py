@@ -4,7 +4,9 @@ The ingest path is bench.ingest's, at full speed; the service is `hearth alerts 
 own, over the same PostgreSQL. The rounds take turns: with it, without it. Before and after a round with
 it the service has evaluated all there is, so that it neither works off what came while it was away nor
 puts its work off. How far behind it is when the ingest ends is told as well, and the processor time of
-both, with their sessions in the database: on a busy machine that says more than the rates.
+both, with their sessions in the database: on a busy machine that says more than the rates. Rules that
+look back over days are evaluated less often than a round is long: what once for everybody costs is told
+against how often that is.
 """
 
 from __future__ import annotations
@@ -27,6 +29,9 @@ from bench.ingest import IngestPath, Load, fresh_rounds, populate
 from bench.result import Result, compare
 from gateway.errors import UnavailableError
 from gateway.platform.postgres import AsyncConnection, connect
+from ingest.alerts.app import OVER_DAYS_S, catch_up
+from ingest.alerts.evaluator import Evaluator
+from ingest.alerts.rules import Pace
 from ingest.batches import Message
 from ingest.registry import load_registry
 
@@ -41,9 +46,11 @@ looks at 210 readings."""
 _STRETCH = 4
 """So many rounds of the ingest bench are one of ours: it takes longer than the service ever rests."""
 _SESSIONS = ("hearth-ingest", "hearth-alerts")
+_OWN_SESSION = "hearth-bench"
 _IS_BEHIND = """
-    SELECT (SELECT max(change_id) FROM change) IS DISTINCT FROM
-        (SELECT max(change_id) FROM alert_progress)
+    SELECT (SELECT change_id FROM change ORDER BY transaction_id DESC, change_id DESC LIMIT 1)
+        IS DISTINCT FROM (SELECT change_id FROM alert_progress WHERE pace = 'prompt')
+        OR NOT EXISTS (SELECT FROM alert_progress WHERE pace = 'over-days')
 """
 
 
@@ -55,7 +62,7 @@ def bench_alerts(server: str, *, quick: bool, progress: Callable[[str], None]) -
 
 async def _measure(dsn: str, load: Load, progress: Callable[[str], None]) -> list[Result]:
     populate(dsn)
-    connection = await connect(dsn, application="hearth-bench", autocommit=True)
+    connection = await connect(dsn, application=_OWN_SESSION, autocommit=True)
     async with connection:
         path = IngestPath(dsn, await load_registry(connection))
         stream = fresh_rounds(_APART, _AGO)
@@ -75,6 +82,7 @@ async def _measure(dsn: str, load: Load, progress: Callable[[str], None]) -> lis
                 progress(f"round {number + 1}/{load.rounds}")
             for task in tasks:
                 task.cancel()
+        over_days_s = await _over_days_cpu_s(connection)
     rates = [rows / found.elapsed_s for found in beside]
     return [
         compare("alerts", "rows/s", rates, "ingest without alerts", alone, goal=GOAL),
@@ -85,6 +93,10 @@ async def _measure(dsn: str, load: Load, progress: Callable[[str], None]) -> lis
         compare(
             "alerts processor", "s", [found.alerts_cpu_s for found in beside],
             "ingest of the same rows", [found.ingest_cpu_s for found in beside], goal=None,
+        ),
+        compare(
+            "alerts over days, processor", "s", [over_days_s],
+            "how often they are evaluated", [OVER_DAYS_S], goal=None,
         ),
     ]  # fmt: skip
 
@@ -116,6 +128,15 @@ async def _beside(
             ingest_cpu_s=ingest_s + after[0] - sessions[0],
             alerts_cpu_s=cpu_s(pid) - service_s + after[1] - sessions[1],
         )
+
+
+async def _over_days_cpu_s(connection: AsyncConnection) -> float:
+    """Return the processor time of evaluating every resident's days once, in seconds."""
+    own_s, session_s = time.process_time(), await _sessions_cpu_s(connection, _OWN_SESSION)
+    done = await catch_up(connection, Evaluator(connection, Pace.OVER_DAYS))
+    assert done is not None  # noqa: S101 - every round stored readings of everybody
+    session_s = await _sessions_cpu_s(connection, _OWN_SESSION) - session_s
+    return time.process_time() - own_s + session_s
 
 
 async def _sessions_cpu_s(connection: AsyncConnection, application: str) -> float:

@@ -29,6 +29,7 @@ from edge.renewal import Renewer
 from edge.session import Pace
 from edge.storage import Storage, StorageSettings, open_storage
 from edge.systemd import READY, STOPPING, notify, stay_alive
+from edge.troubles import Troubles
 from edge.uplink import Uplink, UplinkSettings
 from gateway.platform.health import serve_health
 from gateway.platform.logs import get_logger
@@ -47,6 +48,7 @@ class _Hub:
     storage: Storage
     uplink: Uplink
     renewer: Renewer
+    troubles: Troubles
     collector: Collector | None = None
 
     def gauges(self) -> Gauges:
@@ -99,7 +101,9 @@ async def run(
             tasks.create_task(bluez.run())
             for hub in hubs:
                 settings = _collector_settings(hub.config, central or CentralSettings(), pace)
-                hub.collector = Collector(settings, bluez, hub.storage, hub.counts, tasks)
+                hub.collector = Collector(
+                    settings, bluez, hub.storage, hub.counts, tasks, hub.troubles
+                )
                 tasks.create_task(hub.storage.run())
                 tasks.create_task(hub.uplink.run())
                 tasks.create_task(hub.renewer.run())
@@ -131,9 +135,17 @@ async def _open(config: HubConfig) -> AsyncIterator[_Hub]:
         uplink_settings = UplinkSettings(
             hub=config.hub_id, started_at=datetime.now(UTC), broker=config.broker
         )
-        uplink = Uplink(uplink_settings, storage, counts)
+        troubles = Troubles()
+        uplink = Uplink(uplink_settings, storage, counts, lambda: troubles.devices)
         renewer = Renewer(config.hub.id, config.identity, post_to(config.enrolment.url), counts)
-        yield _Hub(config=config, counts=counts, storage=storage, uplink=uplink, renewer=renewer)
+        yield _Hub(
+            config=config,
+            counts=counts,
+            storage=storage,
+            uplink=uplink,
+            renewer=renewer,
+            troubles=troubles,
+        )
 
 
 def _collector_settings(

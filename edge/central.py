@@ -80,6 +80,10 @@ class PairingError(LinkError):
     """The device does not pair: a person has to put it into pairing mode."""
 
 
+class BondLostError(LinkError):
+    """The device does not connect since it has lost its bond, which is removed here now."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CentralSettings:
     """Which adapter (None: the first), how it scans, and how long it may take.
@@ -235,6 +239,7 @@ class Central:
         """Connect to a device that was heard, and discover what it has; drop the link at the end.
 
         Raises:
+            BondLostError: it has lost its bond.
             LinkError: it cannot be reached, or broke.
         """
         known, adapter = self._known.get(address), self._adapter
@@ -285,7 +290,11 @@ class Central:
             await asyncio.sleep(DISCOVERY_PAUSE_S)
 
     async def _doubt_bond(self, known: _Known, adapter: Adapter) -> None:
-        """Remove a bond that the device has lost, so that the next session pairs anew."""
+        """Remove a bond that the device has lost, so that the next session pairs anew.
+
+        Raises:
+            BondLostError: it is removed.
+        """
         if not known.is_paired:
             return
         known.timeouts += 1
@@ -297,6 +306,7 @@ class Central:
             await client.unpair()
             self._counts.bonds_renewed += 1
         self._known.pop(known.device.address, None)
+        raise BondLostError(f"bluetooth: {known.device.address} has lost its bond")
 
     async def _note_failure(self, adapter: Adapter) -> None:
         self._failed_connects += 1

@@ -15,13 +15,21 @@ from functools import partial
 
 from edge.adverts import Adverts
 from edge.bluez import Bluez
-from edge.central import Central, CentralSettings, Link, LinkError, PairingError
+from edge.central import (
+    BondLostError,
+    Central,
+    CentralSettings,
+    Link,
+    LinkError,
+    PairingError,
+)
 from edge.counts import Counts
 from edge.heard import Heard, is_talkative
 from edge.hub_clock import HubClock, Trust, hub_clock
 from edge.roster import Outcome, Roster
 from edge.session import Pace, Session
 from edge.storage import Storage
+from edge.troubles import Troubles
 from gateway import wire
 from gateway.errors import UnavailableError
 from gateway.measurement import device_id
@@ -62,8 +70,10 @@ class Collector:
         storage: Storage,
         counts: Counts,
         tasks: asyncio.TaskGroup,
+        troubles: Troubles,
     ) -> None:
         self._settings = settings
+        self._troubles = troubles
         self._storage = storage
         self._counts = counts
         self._tasks = tasks
@@ -177,6 +187,9 @@ class Collector:
         except PairingError as error:
             outcome = Outcome.REFUSED
             self._log.error("pairing_refused", device=address, why=str(error))
+        except BondLostError as error:
+            outcome = Outcome.BOND_LOST
+            self._log.warning("session_failed", device=address, why=str(error))
         except LinkError as error:
             outcome = Outcome.BROKEN if session else Outcome.UNREACHABLE
             self._log.info("session_failed", device=address, why=str(error))
@@ -188,6 +201,7 @@ class Collector:
             self._connecting.discard(adapter)
             self._sessions[adapter] -= 1
             self._counts.sessions[outcome] += 1
+            self._troubles.session_ended(device_id(address), outcome)
             self._roster.end(address, outcome, _now_s())
             self._bell.set()
             seconds = round(_now_s() - began_s, 1)

@@ -40,6 +40,9 @@ class Outcome(StrEnum):
     """The link broke, or the device did not follow its profile, before anything was taken."""
     REFUSED = "refused"
     """Pairing failed: a person must put the device into pairing mode."""
+    BOND_LOST = "bond_lost"
+    """The device does not connect since it has lost its bond, which is removed here too: the next
+    session pairs anew."""
     STOPPED = "stopped"
     """This side stopped: adapter gone, disk full, hub ending."""
 
@@ -50,6 +53,7 @@ _RESTS = {
     Outcome.REFUSED: AFTER_NOTHING,
     Outcome.UNREACHABLE: AFTER_FAILURE,
     Outcome.BROKEN: AFTER_FAILURE,
+    Outcome.BOND_LOST: AFTER_FAILURE,
 }
 
 
@@ -66,7 +70,7 @@ class _Known:
     """It must have been heard since: a device with nothing more to say does not advertise."""
 
 
-_FAILURES = frozenset({Outcome.UNREACHABLE, Outcome.BROKEN, Outcome.STOPPED})
+_FAILURES = frozenset({Outcome.UNREACHABLE, Outcome.BROKEN, Outcome.BOND_LOST, Outcome.STOPPED})
 
 
 class Roster:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -19,6 +20,7 @@ from edge.storage import Storage
 from edge.window import RECEIPT_WAIT, Window
 from gateway import __version__, wire
 from gateway.errors import DecodeError, UnavailableError, UsageError
+from gateway.hub_state import Trouble, devices_part
 from gateway.platform import mqtt
 from gateway.platform.backoff import Backoff
 from gateway.platform.broker_address import BrokerAddress
@@ -66,10 +68,18 @@ class UplinkSettings:
 
 
 class Uplink:
-    """The uplink of one hub."""
+    """The uplink of one hub. `devices`: how it gets on with each of them (edge.troubles)."""
 
-    def __init__(self, settings: UplinkSettings, storage: Storage, counts: Counts) -> None:
+    def __init__(
+        self,
+        settings: UplinkSettings,
+        storage: Storage,
+        counts: Counts,
+        devices: Callable[[], Mapping[int, Trouble | None]] = dict,
+    ) -> None:
         self._settings = settings
+        self._devices = devices
+        self._began_s = time.monotonic()
         self._storage = storage
         self._counts = counts
         self._window = Window(settings.patience.receipt)
@@ -146,7 +156,7 @@ class Uplink:
             self._counts.published_again += is_again
 
     async def _publish_state(self, session: mqtt.Session) -> None:
-        """Publish, retained, how the hub is: numbers and versions, nothing of its devices."""
+        """Publish, retained, how the hub is: numbers, versions, and which devices are in trouble."""
         if _now_s() < self._state_due_s:
             return
         self._state_due_s = _now_s() + STATE_INTERVAL_S
@@ -155,10 +165,14 @@ class Uplink:
             "outbox": asdict(self._storage.depth),
             "since_file_was_made": await self._storage.tallies(),
             "since_start": self._counts.as_numbers(),
+            "devices": devices_part(self._devices()),
         }
         if state != self._last_state:
             self._last_state = state
-            told = state | {"reported_at": datetime.now(UTC).isoformat(timespec="seconds")}
+            told = state | {
+                "reported_at": datetime.now(UTC).isoformat(timespec="seconds"),
+                "uptime_s": round(time.monotonic() - self._began_s, 3),
+            }
             session.publish(self._topic(wire.Channel.STATE), json.dumps(told).encode(), retain=True)
 
     async def _take(self, event: mqtt.Event | None) -> None:

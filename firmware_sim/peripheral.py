@@ -45,7 +45,11 @@ class Peripheral:
             ),
             host=self._controller.new_host(),
         )
-        self._radio.pairing_config_factory = lambda _connection: JustWorks().config()
+        self.pairs = True
+        """Whether it is in the mode in which it makes new bonds."""
+        self._radio.pairing_config_factory = lambda _connection: JustWorks(
+            accepts=self.pairs
+        ).config()
         self._bonds = MemoryKeyStore()
         self._radio.keystore = self._bonds
         self._database = build_database(

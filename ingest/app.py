@@ -20,6 +20,7 @@ from ingest import metrics
 from ingest.attribution.settle import settle_due
 from ingest.baselines.evaluate import evaluate_due
 from ingest.batches import Flush
+from ingest.device_states import StateBook
 from ingest.fairness import REJECTED_BYTES, Fairness, is_like_a_batch
 from ingest.following import Follower
 from ingest.inbox import INBOX, Inbox
@@ -75,10 +76,12 @@ class Worker:
         self._has_linked = asyncio.Event()
         self._gatherer = Gatherer(config.rule)
         self._fairness = Fairness()
+        self._states = StateBook(config.dsn)
         self._intake = Intake(
             bytes_max=HELD_BYTES_MAX,
             deliver=self._gatherer.deliver,
             admits=self._fairness.admits,
+            tell=self._states.take,
         )
         self._pipeline = Pipeline(
             config.dsn,
@@ -104,6 +107,7 @@ class Worker:
         group.create_task(self._read_inbox())
         group.create_task(self._replay_linked())
         group.create_task(self._settle_due())
+        group.create_task(self._states.write_forever())
 
     def not_ready(self) -> str | None:
         """Return why the worker cannot take messages now, None when it can."""

@@ -8,6 +8,7 @@ between leaves the batch to be read again, and the ledger knows it.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from gateway.errors import UnavailableError
 from gateway.platform.backoff import Backoff
 from gateway.platform.logs import get_logger
 from gateway.platform.postgres import AsyncConnection, connect, load_queries, translated
+from ingest import metrics
 from ingest.batches import Message
 
 INBOX = wire.LANES
@@ -25,6 +27,8 @@ TAKEN_MAX = 256
 (api.fhir.creation)."""
 LOOK_S = 0.1
 """How often the table is looked at."""
+COUNT_S = 5.0
+"""How often it is counted what waits."""
 TURN_S = 2.0
 """How often a worker that does not read it asks whether it is its turn."""
 BACKOFF = Backoff(first_s=0.2, longest_s=5.0)
@@ -62,6 +66,7 @@ class Inbox:
                         await self._read(connection)
             except UnavailableError as error:
                 failures += 1
+                metrics.INBOX_WAITING.set(0)  # another worker has the turn, and counts
                 _log.warning("inbox_lost", why=str(error))
                 await asyncio.sleep(BACKOFF.wait_s(failures))
 
@@ -69,8 +74,12 @@ class Inbox:
         while not await _has_turn(connection):  # noqa: ASYNC110 - another process gives it up
             await asyncio.sleep(TURN_S)
         self._took_turn()
+        count_at_s = 0.0
         while True:
             await self._remove(connection)
+            if time.monotonic() >= count_at_s:
+                count_at_s = time.monotonic() + COUNT_S
+                metrics.INBOX_WAITING.set(await _waiting(connection))
             cursor = await connection.execute(
                 _QUERIES["waiting"],
                 {"taken": list(self._taken), "limit": TAKEN_MAX - len(self._taken)},
@@ -92,8 +101,15 @@ class Inbox:
         committed = self._committed.copy()
         if committed:
             await connection.execute(_QUERIES["remove"], {"committed": committed})
+            metrics.INBOX_TAKEN.inc(len(committed))
             del self._committed[: len(committed)]
             self._taken.difference_update(committed)
+
+
+async def _waiting(connection: AsyncConnection) -> int:
+    cursor = await connection.execute(_QUERIES["count"])
+    ((waiting,),) = await cursor.fetchall()
+    return int(waiting)
 
 
 async def _has_turn(connection: AsyncConnection) -> bool:

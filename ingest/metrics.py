@@ -23,6 +23,9 @@ SHED = Counter(
     "hearth_ingest_shed_messages",
     "Messages not taken because their hub was over its rate; a hub sends them again.",
 )
+STATES = Counter(
+    "hearth_ingest_states", "What hubs told of their devices, by what became of it.", ["what"]
+)
 LOOKED_UP = Counter(
     "hearth_ingest_looked_up", "Readings looked up because they may have come before."
 )
@@ -40,6 +43,11 @@ COMMIT_SECONDS = Histogram(
 DATABASE_FAILURES = Counter(
     "hearth_ingest_database_failures", "Times that a flush was put off: the database was down."
 )
+INBOX_WAITING = Gauge(
+    "hearth_ingest_inbox_waiting",
+    "Batches from FHIR that are not committed yet; the worker that reads them shows it.",
+)
+INBOX_TAKEN = Counter("hearth_ingest_inbox_taken", "Batches from FHIR that were committed.")
 LANES = Gauge("hearth_ingest_lanes", "Lanes that this worker reads.")
 HELD_BYTES = Gauge("hearth_ingest_held_bytes", "Bytes read from the lanes and not committed yet.")
 

@@ -57,6 +57,7 @@ _generations = count(1)
 acknowledgement that was due to the former must not reach a message of the latter."""
 _SERIAL_BITS = 40
 _PUBLISH = 3
+_STATE_LEVEL = f"/{wire.Channel.STATE.name.lower()}"
 _FAILURE = 0x80
 """Reason codes from here on say that something was refused (2.4)."""
 _HEADER_BYTES_MIN = 2
@@ -77,6 +78,8 @@ class Intake:
     deliver: Callable[[Message], None]
     admits: Callable[[int | None, int], bool] = lambda _hub, _size: True
     """Whether so many bytes of a hub are taken; what is not is shed (ingest.fairness)."""
+    tell: Callable[[int, bytes], None] = lambda _hub, _state: None
+    """Takes what a hub says on its state topic (ingest.device_states); QoS 0, nothing is held."""
     bytes_held: int = 0
     paused: bool = False
     _lanes: set[Lane] = field(default_factory=set)
@@ -313,6 +316,10 @@ class _Connection(asyncio.Protocol):
         if not self._intake.admits(hub, size + (0 if is_like_a_batch(payload) else REJECTED_BYTES)):
             self._shed(packet_id)
             return
+        if topic.endswith(_STATE_LEVEL):
+            if hub is not None:
+                self._intake.tell(hub, bytes(payload))
+            return
         self._serial += 1
         self._held[self._serial] = (packet_id, size)
         self._intake.took(size)
@@ -351,16 +358,23 @@ class _Connection(asyncio.Protocol):
         if packet.reason_code is not mqtt5.ConnAckReasonCode.SUCCESS:
             raise _BrokenStreamError(f"broker refuses: {packet.reason_code.name.lower()}")
         batches = wire.lane_filter(self._lane, wire.Channel.BATCH)
+        states = wire.lane_filter(self._lane, wire.Channel.STATE)
         self.write(
             mqtt5.SubscribePacket(
-                1, [mqtt5.TopicFilter(batches, max_qos=mqtt5.QoS.AT_LEAST_ONCE)]
+                1,
+                [
+                    mqtt5.TopicFilter(batches, max_qos=mqtt5.QoS.AT_LEAST_ONCE),
+                    mqtt5.TopicFilter(states, max_qos=mqtt5.QoS.AT_MOST_ONCE),
+                ],
             ).write()
         )
 
     def _subscribed(self, packet: mqtt5.SubAckPacket) -> None:
-        refused = [code.name.lower() for code in packet.reason_codes if int(code) >= _FAILURE]
-        if refused:
-            raise _BrokenStreamError(f"broker refuses the subscription: {refused[0]}")
+        batches, *states = packet.reason_codes
+        if int(batches) >= _FAILURE:
+            raise _BrokenStreamError(f"broker refuses the subscription: {batches.name.lower()}")
+        if any(int(code) >= _FAILURE for code in states):
+            _log.warning("states_refused", lane=self._lane, cure="let ingest read .../state")
         if not self.subscribed.done():
             self.subscribed.set_result(None)
 

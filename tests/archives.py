@@ -31,6 +31,7 @@ from api.vault import IdentityVault
 from gateway.measurement import Measurement
 from gateway.platform.postgres import connect
 from gateway.platform.settings import LOOPBACK
+from gateway.platform.webhook_hosts import WebhookHosts
 from ingest.batches import hub_homes, read_messages, reference_ms
 from ingest.registry import load_registry
 from ingest.store import Store, prepare
@@ -41,7 +42,7 @@ from tests.worlds import NOON, RESIDENT, a_message, query, some_batch_ids
 API = "/api/v1"
 IDENTITIES = IdentityVault({1: bytes(32)}, bytes(32))
 """With keys that everybody knows."""
-WEBHOOKS = Webhooks(bytes(32), ["127.0.0.0/8"])
+WEBHOOKS = Webhooks(bytes(32), WebhookHosts(["127.0.0.0/8"]))
 """Endpoints of tests are on this machine."""
 ISSUER = "http://api"
 KEY = key_of("a key for tests")

@@ -23,6 +23,7 @@ from edge.outbox import Limits
 from edge.payloads import Item
 from edge.session import Pace
 from edge.storage import Storage, StorageSettings, open_storage
+from edge.troubles import Troubles
 from gateway import wire
 from gateway.measurement import Measurement
 
@@ -49,6 +50,7 @@ class HubAgent:
     counts: Counts
     collector: Collector
     bluez: Bluez
+    troubles: Troubles
     on_sealed: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def items(self, count: int) -> list[Item]:
@@ -109,8 +111,15 @@ async def hub_agent(
     async def live(storage: Storage) -> None:
         async with TaskGroup() as tasks:
             bluez = Bluez()
-            collector = Collector(settings, bluez, storage, counts, tasks)
-            hub = HubAgent(storage=storage, counts=counts, collector=collector, bluez=bluez)
+            troubles = Troubles()
+            collector = Collector(settings, bluez, storage, counts, tasks, troubles)
+            hub = HubAgent(
+                storage=storage,
+                counts=counts,
+                collector=collector,
+                bluez=bluez,
+                troubles=troubles,
+            )
             storage.on_sealed = hub.on_sealed.set
             tasks.create_task(bluez.run())
             tasks.create_task(storage.run())

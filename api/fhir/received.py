@@ -13,7 +13,7 @@ import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, NoReturn
 
@@ -36,7 +36,7 @@ from api.fhir.vocabulary import (
     USER_SLOT,
 )
 from gateway.errors import EncodeError
-from gateway.gatt.times import DeviceTime, TimeType
+from gateway.gatt.times import DeviceTime, TimeType, ms_since_epoch
 from gateway.measurement import Measurement, TimeQuality, device_id
 from gateway.quantity import Absent, Value
 from gateway.vital_sign import NO_USER_SLOT, MeasurementStatus, Reading, VitalSign
@@ -47,18 +47,23 @@ NUMBER_CHARS_MAX = 40
 """No device sends a number with more digits."""
 IDENTIFIERS_MAX = 10
 """An Observation with more identifiers is refused."""
+IDENTIFIER_CHARS_MAX = 512
+"""A longer one is none by the recipe."""
 
 Document = Mapping[str, Any]
 
 _DATE_TIME = re.compile(
     r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.(?P<fraction>\d{1,9}))?(?P<zone>Z|[+-]\d\d:\d\d)"
 )
-_RECIPE = re.compile(
-    r"(?P<device>[0-9A-Fa-f]{12}|[0-9A-Fa-f]{16})-(?P<patient_and_type>.+?)"
-    r"-(?P<seconds>\d{1,11})(?:\.(?P<fraction>\d{1,3}))?(?P<offset>[+-]\d{1,2})?(?:\.\.[\d.]+)?"
+_RECIPE = (
+    r"(?P<device>[0-9A-Fa-f]{{12}}|[0-9A-Fa-f]{{16}})-.+-{type}"
+    r"-(?:(?P<date>\d{{14}})|(?P<seconds>\d{{1,11}}))(?:\.(?P<fraction>\d{{1,3}}))?"
+    r"(?P<offset>[+-]\d{{1,2}})?(?:\.\.[\d.]+)?(?:-\d{{1,10}})*"
 )
-"""The PHD guide's identifier: device, patient, type, the device's own time (seconds since 2000, its
-offset in quarter hours if it said one), and the period."""
+"""The PHD guide 2.0.1's identifier (PhdBaseObservation, "Conditional-create Identifier", and
+"Generating the PHD Reported Timestamp"): device, patient, type, the device's own time in seconds since
+2000 with its offset in quarter hours if it said one, the duration, and codes of supplemental
+information. The guide's own examples, as its first edition, write the time as a date."""
 _Y2K_MS = 946_684_800_000
 _ANNOTATION = re.compile(r"\{[^}]*\}")
 _ABSENCES = {
@@ -278,9 +283,8 @@ def _device(
     for identifier in identifiers:
         if not is_phd(identifier):
             continue
-        match = _RECIPE.fullmatch(identifier.value)
-        types = {code.code for part in parts for code in part.codes}
-        if match is None or not match["patient_and_type"].endswith(tuple(f"-{t}" for t in types)):
+        match = _by_recipe(identifier.value, {code.code for part in parts for code in part.codes})
+        if match is None:
             _refuse("标识不符合 PHD 指南 / not by the PHD guide's recipe", "identifier")
         told = int(match["device"], 16)
         if address not in {None, told}:
@@ -306,15 +310,33 @@ def _device_named(device: Document) -> int:
         _refuse("地址有误 / no such address is possible", "device.identifier.value")
 
 
+def _by_recipe(value: str, types: Collection[str]) -> re.Match[str] | None:
+    """Take an identifier apart: the type is known, so no other part can be taken for it."""
+    if len(value) > IDENTIFIER_CHARS_MAX:
+        return None
+    matches = (re.fullmatch(_RECIPE.format(type=re.escape(type_)), value) for type_ in types)
+    return next((match for match in matches if match), None)
+
+
 def _device_time(match: re.Match[str]) -> DeviceTime:
     fraction = match["fraction"] or ""
     offset = match["offset"]
     return DeviceTime(
         type=TimeType.LOCAL if offset is None else TimeType.UTC,
-        ms=_Y2K_MS + int(match["seconds"]) * 1000 + int(fraction.ljust(3, "0")),
+        ms=_whole_seconds_ms(match) + int(fraction.ljust(3, "0")),
         resolution_ms=RESOLUTIONS_MS[len(fraction)],
         utc_offset_min=None if offset is None else int(offset) * OFFSET_STEP_MIN,
     )
+
+
+def _whole_seconds_ms(match: re.Match[str]) -> int:
+    if match["date"] is None:
+        return _Y2K_MS + int(match["seconds"]) * 1000
+    try:
+        shown = datetime.strptime(match["date"], "%Y%m%d%H%M%S").replace(tzinfo=UTC)
+    except ValueError:
+        _refuse("标识中的时间有误 / it tells no date", "identifier")
+    return ms_since_epoch(shown)
 
 
 def _user_slot(extensions: Sequence[Document]) -> int | None:

@@ -151,7 +151,7 @@ def _wish(body: bytes, principal: Principal, webhooks: Webhooks) -> Wish:
         raise OutcomeError(Issue.INVALID, "应为 Subscription 资源 / a Subscription") from error
     if kind != "rest-hook" or content not in CONTENTS:
         raise OutcomeError(Issue.NOT_SUPPORTED, f"rest-hook; {', '.join(CONTENTS)}")
-    if not isinstance(endpoint, str) or not webhooks.may_be_told(endpoint):
+    if not isinstance(endpoint, str) or not webhooks.hosts.may_be_told(endpoint):
         raise OutcomeError(
             Issue.NOT_SUPPORTED,
             "地址须为公网 HTTPS / https to a public host, or one that HEARTH_WEBHOOK_HOSTS names",

@@ -18,7 +18,6 @@ from typing import Any
 from urllib.parse import parse_qsl
 from uuid import UUID, uuid4
 
-import httpx
 import orjson
 
 from api.access import ForbiddenError, Principal, SignedOutError
@@ -36,6 +35,7 @@ from gateway.errors import UnavailableError, UsageError
 from gateway.platform.changes import Change, Place, end_of_changes, read_changes
 from gateway.platform.logs import get_logger
 from gateway.platform.postgres import Jsonb, TupleRow, load_queries
+from gateway.platform.webhook_hosts import Client, open_client
 from gateway.platform.webhook_signature import signature
 
 TOPIC = f"{OURS}/SubscriptionTopic/observation"
@@ -220,9 +220,7 @@ class Subscriptions:
 
     async def run_forever(self, base: str) -> None:
         """Follow the feed and tell what it says."""
-        async with httpx.AsyncClient(
-            timeout=ANSWER_S_MAX, follow_redirects=False, trust_env=False
-        ) as client:
+        async with open_client(ANSWER_S_MAX) as client:
             while True:
                 try:
                     await self.seal()
@@ -254,7 +252,7 @@ class Subscriptions:
             except _MAY_NOT_READ:
                 await self._turn_off(one)
 
-    async def deliver(self, client: httpx.AsyncClient, base: str) -> bool:
+    async def deliver(self, client: Client, base: str) -> bool:
         """Tell one subscription what is due; tells whether there was one."""
         rows = await self._archive.write(_SQL["due"], {"lease_s": LEASE_S})
         if not rows:
@@ -287,7 +285,7 @@ class Subscriptions:
         await self._archive.write(_SQL["turn_off"], parameters)
         _log.warning("subscription_turned_off", subscription=str(one.id))
 
-    async def _post(self, client: httpx.AsyncClient, one: Subscription, body: bytes) -> str | None:
+    async def _post(self, client: Client, one: Subscription, body: bytes) -> str | None:
         """Return None where the endpoint took it, else why it did not."""
         if one.sealed is None:
             return "not sealed yet"
@@ -295,7 +293,8 @@ class Subscriptions:
             secret = self._webhooks.open(one.id, one.sealed)
         except UsageError:
             return "webhook key is missing"
-        return await self._webhooks.post(one.endpoint, body, signature(secret, body), client)
+        headers = {"Content-Type": MEDIA_TYPE, "X-Hearth-Signature": signature(secret, body)}
+        return await self._webhooks.hosts.post(one.endpoint, body, headers, client)
 
     async def _advance(self, one: Subscription, before: Place, change: Change) -> None:
         changed = change.changed

@@ -19,6 +19,7 @@ from gateway.platform.audit import command_actor
 from gateway.platform.postgres import Connection, connect_blocking
 from gateway.platform.secret_files import secret, secret_path
 from gateway.platform.settings import load_settings
+from gateway.platform.webhook_hosts import webhook_hosts
 from ingest.alerts import desk
 from ingest.alerts.app import AlertsConfig
 from ingest.alerts.app import run as run_service
@@ -70,7 +71,10 @@ def run() -> None:
     """运行告警服务, 直到 SIGTERM; 可有备用 / run the service until SIGTERM; others stand by."""
     settings = load_settings()
     config = AlertsConfig(
-        dsn=database_url(settings), home=settings.home, metrics_port=settings.metrics_port
+        dsn=database_url(settings),
+        home=settings.home,
+        webhook_hosts=webhook_hosts(settings.webhook_hosts),
+        metrics_port=settings.metrics_port,
     )
     asyncio.run(run_service(config))
 
@@ -193,12 +197,13 @@ def add_webhook(
     url: Annotated[str, typer.Argument(help="https://…")], *, as_json: AsJson = False
 ) -> None:
     """登记回调; 打印签名密钥的位置 / tell an address; prints where the signing key lies."""
-    home = load_settings().home
+    settings = load_settings()
+    hosts = webhook_hosts(settings.webhook_hosts)
     with _database() as connection:
-        number = desk.add_webhook(connection, url, command_actor())
+        number = desk.add_webhook(connection, url, hosts, command_actor())
     name = f"webhook_{number}"
-    secret(home, name)
-    new = NewWebhook(webhook_id=number, key_file=str(secret_path(home, name)))
+    secret(settings.home, name)
+    new = NewWebhook(webhook_id=number, key_file=str(secret_path(settings.home, name)))
     show([new], as_json=as_json)
 
 

@@ -8,6 +8,7 @@ table `measurement` records a change in the same transaction.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -60,6 +61,12 @@ class Changed:
     newest_ms: Ints
 
 
+NOTHING = Changed(
+    **dict.fromkeys(("resident", "sign", "oldest_ms", "newest_ms"), np.empty(0, np.int64))
+)
+"""No resident's sign."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
     """One transaction's change; the rows concerned have its `stored_at_ms`."""
@@ -86,6 +93,25 @@ def summarised(
         sign=keys[first] & 0xFF,
         oldest_ms=measured_ms[first],
         newest_ms=measured_ms[last],
+    )
+
+
+def merged(changes: Sequence[Changed]) -> Changed:
+    """Return one entry for each resident's sign that any of the changes concerns."""
+    resident = np.concatenate([changed.resident for changed in changes])
+    sign = np.concatenate([changed.sign for changed in changes])
+    oldest_ms = np.concatenate([changed.oldest_ms for changed in changes])
+    newest_ms = np.concatenate([changed.newest_ms for changed in changes])
+    order = np.lexsort((resident, sign))
+    resident, sign = resident[order], sign[order]
+    new = np.ones(len(order), np.bool_)
+    new[1:] = (resident[1:] != resident[:-1]) | (sign[1:] != sign[:-1])
+    first = np.flatnonzero(new)
+    return Changed(
+        resident=resident[first],
+        sign=sign[first],
+        oldest_ms=np.minimum.reduceat(oldest_ms[order], first) if len(first) else oldest_ms,
+        newest_ms=np.maximum.reduceat(newest_ms[order], first) if len(first) else newest_ms,
     )
 
 

@@ -128,8 +128,9 @@ class Settings(BaseSettings):
     webhook_hosts: Annotated[
         str,
         Field(
-            description="Hosts (names, addresses or networks, between commas) to which notifications "
-            "of FHIR subscriptions may go although they are not public; http only to them."
+            description="Hosts (names, addresses or networks, between commas) to which webhooks "
+            "(of alerts and of FHIR subscriptions) may go although they are not public; http only to "
+            "them."
         ),
     ] = ""
     oidc_issuer: Annotated[

@@ -4,5 +4,7 @@
     (platform)  (store)    (gateway.guidelines)   (pure)       one transaction
 
 The evaluation follows the feed of changes in transactions of its own, so ingest does not wait for it,
-and moves its place on in the same transaction, so that nothing is evaluated twice or not at all.
+and moves its place on when they are committed: after a crash something is evaluated again, which
+changes nothing, and nothing is left out. Rules of single readings are evaluated at once; those that
+look back over days have a place of their own and are evaluated every few minutes (rules.Pace).
 """

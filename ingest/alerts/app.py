@@ -1,4 +1,4 @@
-"""The alerts service: one evaluates, any number stand by."""
+"""The alerts service: of each of its works one does it, any number stand by."""
 
 from __future__ import annotations
 
@@ -6,15 +6,19 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from enum import IntEnum
 from pathlib import Path
 
 from gateway.errors import UnavailableError
 from gateway.platform.backoff import Backoff
 from gateway.platform.changes import (
     CHANGES_A_READ,
+    NOTHING,
+    Changed,
     Place,
     end_of_changes,
     is_whole,
+    merged,
     prune_changes,
     read_changes,
 )
@@ -23,10 +27,19 @@ from gateway.platform.logs import get_logger
 from gateway.platform.postgres import AsyncConnection, connect, connect_blocking, translated
 from gateway.platform.secret_files import secret
 from gateway.platform.service import run_until_signalled
+from gateway.platform.webhook_hosts import WebhookHosts, open_client
 from ingest.alerts import metrics
-from ingest.alerts.delivery import Deliverer, open_client
+from ingest.alerts.delivery import ANSWER_S_MAX, Deliverer
 from ingest.alerts.evaluator import Evaluated, Evaluator
-from ingest.alerts.rules import QUERIES, SILENCE, TROUBLE, RuleInForce, rules_in_force, seed_rules
+from ingest.alerts.rules import (
+    QUERIES,
+    SILENCE,
+    TROUBLE,
+    Pace,
+    RuleInForce,
+    rules_in_force,
+    seed_rules,
+)
 from ingest.alerts.silence import look_for_silence, look_for_trouble
 
 POLL_S = 0.25
@@ -36,8 +49,13 @@ RESTS = 20.0
 more changes of a resident a step takes together, and their readings are read once for all."""
 REST_S_MAX = 5.0
 """It rests no longer than this, so that an alert does not wait for the sake of the ingest."""
+OVER_DAYS_S = 600.0
+"""Rules that look back over days are evaluated at most this often, and no later than this after a
+reading: a resident who measures ten times in it costs the readings of a week once."""
 TURN_S = 2.0
 """How often one that stands by tries to take over."""
+READS_A_CATCH_UP = 1_000
+"""A step over days takes at most so many reads of the feed together; the next follows at once."""
 LOOK_S = 300.0
 """How often silence and trouble are looked for."""
 PRUNE_S = 3_600.0
@@ -49,12 +67,21 @@ BACKOFF = Backoff(first_s=0.5, longest_s=10.0)
 _log = get_logger(__name__)
 
 
+class Work(IntEnum):
+    """What the services take turns at, each over a connection of its own: the advisory lock's key."""
+
+    PROMPT = 0
+    OVER_DAYS = 1
+    LOOKING = 2
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AlertsConfig:
     """What the service needs to know. `home` holds the keys that sign webhooks."""
 
     dsn: str
     home: Path
+    webhook_hosts: WebhookHosts
     metrics_port: int = 0
 
 
@@ -68,21 +95,49 @@ async def run(config: AlertsConfig) -> None:
 
 
 async def follow(connection: AsyncConnection, evaluator: Evaluator) -> Evaluated | None:
-    """Evaluate what has changed; None when nothing has.
+    """Evaluate a read of what has changed; None when nothing has.
 
     Raises:
-        UnavailableError: the database is down; nothing of the step was written.
+        UnavailableError: the database is down; the place is where it was.
     """
+    return await _follow(connection, evaluator, reads=1)
+
+
+async def catch_up(connection: AsyncConnection, evaluator: Evaluator) -> Evaluated | None:
+    """Evaluate all that has changed, each resident once; None when nothing has.
+
+    Raises:
+        UnavailableError: the database is down; the place is where it was.
+    """
+    return await _follow(connection, evaluator, reads=READS_A_CATCH_UP)
+
+
+async def _follow(
+    connection: AsyncConnection, evaluator: Evaluator, *, reads: int
+) -> Evaluated | None:
     with translated():
-        cursor = await connection.execute(QUERIES["progress"])
-        row = await cursor.fetchone()
-        place = None if row is None else Place(*row)
+        place = await evaluator.place()
         if place is None or not await is_whole(connection, place):
             return await evaluator.begin_anew(await end_of_changes(connection), _now_ms())
-        changes = await read_changes(connection, place)
+        changed, end, changes = await _changed_behind(connection, place, reads)
         if not changes:
             return None
-        return await evaluator.follow(changes, _now_ms())
+        return await evaluator.follow(changed, end, _now_ms(), changes=changes)
+
+
+async def _changed_behind(
+    connection: AsyncConnection, place: Place, reads: int
+) -> tuple[Changed, Place, int]:
+    """Return what changed behind a place, where that ends, and how many changes it was."""
+    changed, count = NOTHING, 0
+    for _read in range(reads):
+        changes = await read_changes(connection, place)
+        if changes:
+            changed = merged([changed, *(change.changed for change in changes)])
+            place, count = changes[-1].place, count + len(changes)
+        if len(changes) < CHANGES_A_READ:
+            break
+    return changed, place, count
 
 
 def rest_s(took_s: float, changes: int) -> float:
@@ -98,8 +153,8 @@ class _Service:
         self._is_connected = False
 
     def start(self, group: asyncio.TaskGroup) -> None:
-        group.create_task(self._keep(self._evaluate))
-        group.create_task(self._keep(self._deliver))
+        for work in (self._evaluate, self._evaluate_over_days, self._look_around, self._deliver):
+            group.create_task(self._keep(work))
 
     def not_ready(self) -> str | None:
         return None if self._is_connected else "the database does not answer"
@@ -124,23 +179,42 @@ class _Service:
                 await asyncio.sleep(BACKOFF.wait_s(failures))
 
     async def _evaluate(self, connection: AsyncConnection) -> None:
-        await _take_turn(connection)
+        await _take_turn(connection, Work.PROMPT)
         await asyncio.to_thread(self._seed)
         evaluator = Evaluator(connection)
-        look_at = prune_at = time.monotonic()
         while True:
             began_s = time.monotonic()
             done = await follow(connection, evaluator)
             took_s = time.monotonic() - began_s
             if done is not None:
                 _account(done)
-            if time.monotonic() >= look_at:
-                look_at = time.monotonic() + LOOK_S
-                await self._look(connection, evaluator)
+            await asyncio.sleep(rest_s(took_s, 0 if done is None else done.changes))
+
+    async def _evaluate_over_days(self, connection: AsyncConnection) -> None:
+        await _take_turn(connection, Work.OVER_DAYS)
+        await asyncio.to_thread(self._seed)
+        evaluator = Evaluator(connection, Pace.OVER_DAYS)
+        while True:
+            moved_ago_s = await evaluator.moved_ago_s()
+            if moved_ago_s is None or moved_ago_s >= OVER_DAYS_S:
+                while (done := await catch_up(connection, evaluator)) is not None:
+                    _account(done)
+                    if done.changes < READS_A_CATCH_UP * CHANGES_A_READ:
+                        break
+            await asyncio.sleep(REST_S_MAX)
+
+    async def _look_around(self, connection: AsyncConnection) -> None:
+        """Look for what no reading tells, and forget old changes."""
+        await _take_turn(connection, Work.LOOKING)
+        await asyncio.to_thread(self._seed)
+        evaluator = Evaluator(connection)
+        prune_at = time.monotonic()
+        while True:
+            await self._look(connection, evaluator)
             if time.monotonic() >= prune_at:
                 prune_at = time.monotonic() + PRUNE_S
                 await prune_changes(connection)
-            await asyncio.sleep(rest_s(took_s, 0 if done is None else done.changes))
+            await asyncio.sleep(LOOK_S)
 
     async def _look(self, connection: AsyncConnection, evaluator: Evaluator) -> None:
         rules = await asyncio.to_thread(self._rules)
@@ -150,8 +224,8 @@ class _Service:
                 await look(connection, evaluator, found.rule_id, _now_ms())
 
     async def _deliver(self, connection: AsyncConnection) -> None:
-        deliverer = Deliverer(connection, self._key_of)
-        async with open_client() as client:
+        deliverer = Deliverer(connection, self._config.webhook_hosts, self._key_of)
+        async with open_client(ANSWER_S_MAX) as client:
             while True:
                 if not await deliverer.deliver_due(client):
                     await asyncio.sleep(DELIVER_S)
@@ -160,6 +234,7 @@ class _Service:
         return secret(self._config.home, f"webhook_{webhook}")
 
     def _seed(self) -> None:
+        """Enter new built-in rules before anything is evaluated."""
         with connect_blocking(self._config.dsn, application="hearth-alerts") as connection:
             for name in seed_rules(connection):
                 _log.info("alert_rule_entered", rule=name)
@@ -169,10 +244,10 @@ class _Service:
             return {found.rule.name: found for found in rules_in_force(connection)}
 
 
-async def _take_turn(connection: AsyncConnection) -> None:
-    """Wait until no other service evaluates; the turn ends with the connection."""
+async def _take_turn(connection: AsyncConnection, work: Work) -> None:
+    """Wait until no other service does this; the turn ends with the connection."""
     while True:
-        cursor = await connection.execute(QUERIES["take_turn"])
+        cursor = await connection.execute(QUERIES["take_turn"], {"work": int(work)})
         ((taken,),) = await cursor.fetchall()
         if taken:
             return

@@ -9,11 +9,10 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import httpx
-
 from gateway.platform.backoff import Backoff
 from gateway.platform.logs import get_logger
 from gateway.platform.postgres import AsyncConnection, dict_row
+from gateway.platform.webhook_hosts import Client, WebhookHosts
 from gateway.platform.webhook_signature import signature
 from ingest.alerts import metrics
 from ingest.alerts.rules import QUERIES
@@ -30,13 +29,16 @@ _log = get_logger(__name__)
 
 
 class Deliverer:
-    """Sends what is due. `key_of` returns the signing key of a webhook."""
+    """Sends what is due to where `hosts` admits. `key_of` returns the signing key of a webhook."""
 
-    def __init__(self, connection: AsyncConnection, key_of: Callable[[int], str]) -> None:
+    def __init__(
+        self, connection: AsyncConnection, hosts: WebhookHosts, key_of: Callable[[int], str]
+    ) -> None:
         self._connection = connection
+        self._hosts = hosts
         self._key_of = key_of
 
-    async def deliver_due(self, client: httpx.AsyncClient) -> int:
+    async def deliver_due(self, client: Client) -> int:
         """Try what is due once; return how many were tried.
 
         Raises:
@@ -56,7 +58,7 @@ class Deliverer:
                 await self._put_off(row, error)
         return len(due)
 
-    async def _send(self, client: httpx.AsyncClient, row: Mapping[str, Any]) -> str | None:
+    async def _send(self, client: Client, row: Mapping[str, Any]) -> str | None:
         """Return why it was not taken, None when it was."""
         body = body_of(row)
         headers = {
@@ -64,11 +66,7 @@ class Deliverer:
             "Hearth-Event": str(row["event_id"]),
             "Hearth-Signature": signature(self._key_of(row["webhook_id"]), body),
         }
-        try:
-            answer = await client.post(row["url"], content=body, headers=headers)
-        except httpx.HTTPError as error:
-            return type(error).__name__
-        return None if answer.is_success else f"HTTP {answer.status_code}"
+        return await self._hosts.post(row["url"], body, headers, client)
 
     async def _put_off(self, row: Mapping[str, Any], error: str) -> None:
         cursor = await self._connection.execute(
@@ -109,8 +107,3 @@ def body_of(row: Mapping[str, Any]) -> bytes:
             "cleared_at": row["cleared_at"] and row["cleared_at"].isoformat(),
         }
     ).encode()
-
-
-def open_client() -> httpx.AsyncClient:
-    """Return the client that delivers: no redirects, no proxies of the environment, bounded time."""
-    return httpx.AsyncClient(timeout=ANSWER_S_MAX, follow_redirects=False, trust_env=False)

@@ -15,6 +15,7 @@ from gateway.guidelines.alerts import DEFAULT_RULES
 from gateway.platform.audit import AuditEvent, write_audit_blocking
 from gateway.platform.changes import Changed, record_change_blocking
 from gateway.platform.postgres import Connection, class_row, translated
+from gateway.platform.webhook_hosts import WebhookHosts
 from gateway.vitals import BY_NAME
 from ingest.alerts.reconcile import State, What
 from ingest.alerts.rules import LOOKED_FOR, QUERIES
@@ -39,6 +40,7 @@ class ListedAlert:
     public_id: UUID
     resident: UUID
     rule: str
+    device: str | None
     stage: int
     state: str
     is_note: bool
@@ -142,18 +144,17 @@ def unmark(connection: Connection, resident: UUID, rule: str, by: By) -> None:
         _audit(connection, by, "alert_mark.end", resident_id, rule=rule)
 
 
-def add_webhook(connection: Connection, url: str, by: By) -> int:
+def add_webhook(connection: Connection, url: str, hosts: WebhookHosts, by: By) -> int:
     """Tell this address of every event from now on; return its number.
 
     Raises:
-        UsageError: the URL is none that may be told: https, or http on this machine.
+        UsageError: the URL is none that may be told.
     """
-    parts = urlsplit(url)
-    is_local = parts.hostname in ("127.0.0.1", "localhost", "::1")
-    if not parts.hostname or parts.username or parts.query:
-        raise UsageError("网址有误 / a webhook is an https:// URL without user, password and query")
-    if parts.scheme != "https" and not (parts.scheme == "http" and is_local):
-        raise UsageError("网址须为 https / a webhook beyond this machine must be https://")
+    if not hosts.may_be_told(url) or urlsplit(url).query:
+        raise UsageError(
+            "网址须为公网 https, 不含用户名、密码、参数 / a webhook is an https:// URL of a public host, or "
+            "of one that HEARTH_WEBHOOK_HOSTS names, without user, password and query"
+        )
     with translated(), connection.transaction():
         row = connection.execute(QUERIES["add_webhook"], {"url": url, "by": by[0]}).fetchone()
         assert row is not None  # noqa: S101 - RETURNING

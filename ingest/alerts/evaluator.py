@@ -1,4 +1,4 @@
-"""From the feed of changes to alerts, in one transaction a step.
+"""From the feed of changes to alerts, some residents a transaction.
 
 For every resident's sign that changed, the rules are evaluated from the earliest changed reading on,
 and from the beginning of any alert that reaches there, so that what is written is what the whole
@@ -7,9 +7,11 @@ history says.
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,16 +28,19 @@ from gateway.guidelines.alerts import (
     evaluate,
 )
 from gateway.guidelines.samples import Samples
-from gateway.platform.changes import Change, Place
+from gateway.platform.changes import Changed, Place
 from gateway.platform.postgres import AsyncConnection, dict_row
 from gateway.vital_sign import VitalSign
-from gateway.vitals import BY_CODE, BY_NAME
+from gateway.vitals import BY_NAME
 from ingest.alerts.readings import read_samples
 from ingest.alerts.reconcile import Alert, Episode, State, Step, What, reconcile
-from ingest.alerts.rules import QUERIES, RuleInForce, is_evaluable, rule_of_row
+from ingest.alerts.rules import QUERIES, Pace, RuleInForce, is_evaluable, pace_of, rule_of_row
 
-RESIDENTS_A_QUERY = 1_000
-"""So many residents' readings are held in memory at once."""
+RESIDENTS_A_QUERY = 500
+"""So many residents' readings are held in memory at once and evaluated in one transaction."""
+RESTS_A_QUERY = {Pace.PROMPT: 0.0, Pace.OVER_DAYS: 4.0}
+"""After a transaction it rests so many times as long as that took: what is in no hurry takes no more
+than a fifth of a processor."""
 HISTORY_MS = 400 * 86_400_000
 """Readings further before the earliest change are not looked at; no rule reaches so far."""
 SERVICE = "service:alerts"
@@ -54,59 +59,90 @@ class Evaluated:
 
 
 class Evaluator:
-    """Evaluates over one connection, which holds the turn."""
+    """Evaluates the rules of a pace over one connection, which holds the turn."""
 
-    def __init__(self, connection: AsyncConnection) -> None:
+    def __init__(self, connection: AsyncConnection, pace: Pace = Pace.PROMPT) -> None:
         self._connection = connection
+        self._pace = pace
         self._signs: dict[str, int] = {}
         """By the rule's name, whose readings meet it."""
 
-    async def rules(self) -> list[RuleInForce]:
-        """Return the rules that can be evaluated now."""
-        async with self._connection.cursor(row_factory=dict_row) as cursor:
-            await cursor.execute(QUERIES["rules"])
-            rules = [rule_of_row(row) for row in await cursor.fetchall()]
-        usable = [found for found in rules if found.enabled and is_evaluable(found.rule)]
-        self._signs = {found.rule.name: BY_NAME[found.rule.sign].code for found in usable}
-        return usable
+    async def place(self) -> Place | None:
+        """Return how far the feed is evaluated; None: nothing is, under the rules in force."""
+        cursor = await self._connection.execute(QUERIES["progress"], {"pace": str(self._pace)})
+        row = await cursor.fetchone()
+        return None if row is None else Place(*row)
 
-    async def follow(self, changes: Sequence[Change], now_ms: int) -> Evaluated:
-        """Evaluate what these changes concern and move the place on behind them."""
-        earliest = _earliest(changes)
+    async def moved_ago_s(self) -> float | None:
+        """Return how long ago the place was moved on; None: never."""
+        cursor = await self._connection.execute(QUERIES["moved_ago_s"], {"pace": str(self._pace)})
+        row = await cursor.fetchone()
+        return None if row is None else float(row[0])
+
+    async def follow(
+        self, changed: Changed, end: Place, now_ms: int, *, changes: int = 0
+    ) -> Evaluated:
+        """Evaluate what this concerns and move the place on to `end`."""
+        entered, rules = await self._rules()
         total = _Total()
-        async with self._connection.transaction():
-            for sign, rules in _by_sign(await self.rules()):
-                await self._sign(sign, rules, earliest.get(sign.code, {}), now_ms, total)
-            await self.stand_at(changes[-1].place)
-        return total.evaluated(len(changes))
+        for sign, of_sign in _by_sign(rules):
+            await self._sign(sign, of_sign, _earliest(changed, sign.code), now_ms, total)
+        await self._stand_at(end, entered)
+        return total.evaluated(changes)
 
     async def begin_anew(self, end: Place, now_ms: int) -> Evaluated:
         """Evaluate everything of the last `HISTORY_MS` and stand at the end of the feed."""
+        entered, rules = await self._rules()
         total = _Total()
         from_ms_ = now_ms - HISTORY_MS
-        async with self._connection.transaction():
-            for sign, rules in _by_sign(await self.rules()):
-                cursor = await self._connection.execute(
-                    QUERIES["all_residents"], {"sign": sign.code, "from_at": from_ms(from_ms_)}
-                )
-                oldest = {resident: from_ms_ for (resident,) in await cursor.fetchall()}
-                await self._sign(sign, rules, oldest, now_ms, total)
-            await self.stand_at(end)
+        for sign, of_sign in _by_sign(rules):
+            cursor = await self._connection.execute(
+                QUERIES["all_residents"], {"sign": sign.code, "from_at": from_ms(from_ms_)}
+            )
+            oldest = {resident: from_ms_ for (resident,) in await cursor.fetchall()}
+            await self._sign(sign, of_sign, oldest, now_ms, total)
+        await self._stand_at(end, entered)
         return total.evaluated(0)
 
-    async def stand_at(self, place: Place) -> None:
-        """Note how far the feed is evaluated."""
+    async def _rules(self) -> tuple[int, list[RuleInForce]]:
+        """Return the pace's rules that can be evaluated now, and how many were entered before."""
+        cursor = await self._connection.execute(QUERIES["rules_entered"])
+        ((entered,),) = await cursor.fetchall()  # first: a rule that comes now begins all anew
+        async with self._connection.cursor(row_factory=dict_row) as rows:
+            await rows.execute(QUERIES["rules"])
+            rules = [rule_of_row(row) for row in await rows.fetchall()]
+        usable = [
+            found
+            for found in rules
+            if found.enabled and is_evaluable(found.rule) and pace_of(found.rule) is self._pace
+        ]
+        self._signs = {found.rule.name: BY_NAME[found.rule.sign].code for found in usable}
+        return entered, usable
+
+    async def _stand_at(self, place: Place, entered: int) -> None:
         await self._connection.execute(
-            QUERIES["put_progress"], {"transaction": place.transaction, "change": place.change}
+            QUERIES["put_progress"],
+            {
+                "pace": str(self._pace),
+                "transaction": place.transaction,
+                "change": place.change,
+                "rules_entered": entered,
+            },
         )
 
     async def write(
-        self, rule: str, rule_id: int, resident: int, steps: Iterable[Step]
+        self,
+        rule: str,
+        rule_id: int,
+        resident: int,
+        steps: Iterable[Step],
+        device: int | None = None,
     ) -> list[What]:
-        """Write what `reconcile` returned; return what was told."""
+        """Write what `reconcile` returned, new alerts about `device`; return what was told."""
         told: list[What] = []
         for step in steps:
-            alert_id = await self._write_alert(rule, rule_id, resident, step.alert)
+            alert = step.alert if device is None else replace(step.alert, device=device)
+            alert_id = await self._write_alert(rule, rule_id, resident, alert)
             for what in step.told:
                 await self._tell(alert_id, what, aloud=not step.alert.is_note)
                 told.append(what)
@@ -133,8 +169,11 @@ class Evaluator:
         residents = sorted(oldest, key=oldest.__getitem__)
         for first in range(0, len(residents), RESIDENTS_A_QUERY):
             some = {who: oldest[who] for who in residents[first : first + RESIDENTS_A_QUERY]}
-            plans = [await self._plan(found, some) for found in rules]
-            await self._some(sign, [plan for plan in plans if plan.starts], now_ms, total)
+            began_s = time.monotonic()
+            async with self._connection.transaction():
+                plans = [await self._plan(found, some) for found in rules]
+                await self._some(sign, [plan for plan in plans if plan.starts], now_ms, total)
+            await asyncio.sleep(RESTS_A_QUERY[self._pace] * (time.monotonic() - began_s))
 
     async def _plan(self, found: RuleInForce, oldest: Mapping[int, int]) -> _Plan:
         """Find out for whom of those that changed a rule is to be evaluated, and from where on."""
@@ -198,6 +237,7 @@ class Evaluator:
             "rule": rule,
             "rule_id": rule_id,
             "sign": self._signs.get(rule),
+            "device_id": alert.device,
             "started_at": from_ms(episode.started_ms),
             "last_at": from_ms(episode.last_ms),
             "cleared_at": None if episode.cleared_ms is None else from_ms(episode.cleared_ms),
@@ -269,17 +309,11 @@ def _by_sign(
     ]
 
 
-def _earliest(changes: Sequence[Change]) -> dict[int, dict[int, int]]:
-    """Return, by sign, each resident's earliest changed moment; nobody's readings are passed over."""
-    resident = np.concatenate([change.changed.resident for change in changes])
-    sign = np.concatenate([change.changed.sign for change in changes])
-    oldest_ms = np.concatenate([change.changed.oldest_ms for change in changes])
-    order = np.lexsort((oldest_ms, resident, sign))
-    by_sign: dict[int, dict[int, int]] = {code: {} for code in BY_CODE}
-    order = order[resident[order] != NOBODY]
-    for place in order[::-1].tolist():  # the earliest comes last, and stays
-        by_sign.setdefault(int(sign[place]), {})[int(resident[place])] = int(oldest_ms[place])
-    return by_sign
+def _earliest(changed: Changed, sign: int) -> dict[int, int]:
+    """Return each resident's earliest changed moment of a sign; nobody's readings are passed over."""
+    of_sign = (changed.sign == sign) & (changed.resident != NOBODY)
+    residents, oldest_ms = changed.resident[of_sign], changed.oldest_ms[of_sign]
+    return dict(zip(residents.tolist(), oldest_ms.tolist(), strict=True))
 
 
 def _start(rule: AlertRule, alerts: Sequence[Alert], changed_ms: int) -> int:
@@ -345,4 +379,5 @@ def _alert(row: Mapping[str, Any]) -> Alert:
         ),
         is_note=row["is_note"],
         state=State(row["state"]),
+        device=row["device_id"],
     )

@@ -50,12 +50,16 @@ class Episode:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alert:
-    """An alert as it stands in the store, or as it is to be. `alert_id` None: a new one."""
+    """An alert as it stands in the store, or as it is to be.
+
+    `alert_id` None: a new one. `device`: its number, where the alert is about a device.
+    """
 
     alert_id: int | None
     episode: Episode
     is_note: bool
     state: State
+    device: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from gateway.errors import UsageError
 from gateway.guidelines.alerts import DEFAULT_RULES, KINDS, AlertRule
 from gateway.guidelines.home_pressure import RULE_SETS
+from gateway.guidelines.samples import DAY_MS
 from gateway.platform.audit import AuditEvent, write_audit_blocking
 from gateway.platform.postgres import Connection, Jsonb, dict_row, load_queries, translated
 from gateway.quantity import Text
@@ -35,13 +37,28 @@ LOOKED_FOR = (
         title=Text(zh="设备故障", en="A device's readings do not get through"),
         kind="trouble",
         sign="",
-        source="Hearth: 3 readings kept apart in 7 days",
+        source="Hearth: 3 readings kept apart in 7 days, or its hub cannot pair with it or reach it",
         version="1",
         gap_ms=0,
         parameters={},
     ),
 )
 _KINDS = frozenset(KINDS) | {rule.kind for rule in LOOKED_FOR}
+
+
+class Pace(StrEnum):
+    """How soon a rule is evaluated after a reading has come; each has its own place in the feed."""
+
+    PROMPT = "prompt"
+    """At once: what single readings say."""
+    OVER_DAYS = "over-days"
+    """At most every `ingest.alerts.app.OVER_DAYS_S`, each resident once: what days say together, which
+    costs the readings of those days and tells nobody to act within minutes."""
+
+
+def pace_of(rule: AlertRule) -> Pace:
+    """Return how soon a rule is evaluated."""
+    return Pace.OVER_DAYS if rule.reach_ms > DAY_MS else Pace.PROMPT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,8 +72,12 @@ class RuleInForce:
 
 
 def seed_rules(connection: Connection) -> list[str]:
-    """Enter those of the built-in rules that never stood there; return their names."""
+    """Enter those of the built-in rules that never stood there; return their names.
+
+    Whoever does so at the same time waits until the connection's transaction ends.
+    """
     entered = []
+    connection.execute(QUERIES["lock_rules"])
     for rule in (*DEFAULT_RULES, *LOOKED_FOR):
         known = connection.execute(QUERIES["was_ever"], {"name": rule.name}).fetchone()
         if known is None:
@@ -92,6 +113,8 @@ def change_rule(
 ) -> RuleInForce:
     """Change thresholds of a rule, or whether it holds at all; what was before stays known.
 
+    The evaluation begins anew when it sees that there is one rule more (the query `progress`).
+
     Raises:
         UsageError: there is no such rule or it has no such parameter.
     """
@@ -114,7 +137,6 @@ def change_rule(
             enabled=before.enabled if enabled is None else enabled,
             by=actor,
         )
-        connection.execute(QUERIES["forget_progress"])  # the evaluation begins anew
         event = AuditEvent(
             actor=actor, action="alert_rule.change", origin=origin, detail={"rule": name}
         )

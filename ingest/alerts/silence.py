@@ -1,11 +1,13 @@
 """Marked residents who have not measured for days, and devices whose readings do not get through.
 
-Neither follows from a reading, so they are looked at every few minutes. What is told is one alert
+A device is in trouble where its readings are kept apart for reasons of its own, or where its hub says
+that a bond is gone or that it cannot be reached (ingest.device_states). Neither follows from a reading, so they are looked at every few minutes. What is told is one alert
 while it lasts: the next reading clears it.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 from gateway.gatt.times import ms_since_epoch
@@ -22,7 +24,7 @@ DAYS_DEFAULT = 3
 """A mark that names no days means so many."""
 RESIDENTS_A_QUERY = 1_000
 TROUBLE_DAYS, TROUBLE_ENTRIES = 7, 3
-"""So many readings of a resident's devices kept apart in so many days are trouble."""
+"""So many readings of a device kept apart in so many days are trouble."""
 TROUBLE_REASONS = (
     Verdict.RECORD_INVALID,
     Verdict.TIME_UNPLACED,
@@ -86,7 +88,10 @@ def silences(alerts: Iterable[Alert], last_ms: int, due_ms: int, now_ms: int) ->
 async def look_for_trouble(
     connection: AsyncConnection, evaluator: Evaluator, rule_id: int, now_ms: int
 ) -> int:
-    """Bring the alerts about devices up to date; return how many events were told."""
+    """Bring the alerts about devices up to date, one a resident, device and episode.
+
+    Returns how many events were told. An alert from before alerts named their device ends here.
+    """
     async with connection.transaction():
         cursor = await connection.execute(
             QUERIES["troubled"],
@@ -97,22 +102,31 @@ async def look_for_trouble(
             },
         )
         troubled = {
-            resident: (ms_since_epoch(first), ms_since_epoch(last), count)
-            for resident, last, first, count in await cursor.fetchall()
+            (resident, device): (ms_since_epoch(since), count)
+            for resident, device, since, count in await cursor.fetchall()
         }
         open_ = await connection.execute(QUERIES["open_of_rule"], {"rule": TROUBLE})
-        concerned = sorted(troubled.keys() | {who for (who,) in await open_.fetchall()})
-        alerts = await evaluator.alerts_of(TROUBLE, concerned)
+        residents = {who for who, _device in troubled} | {who for (who,) in await open_.fetchall()}
+        known: dict[tuple[int, int | None], list[Alert]] = defaultdict(list)
         told = 0
-        for resident in concerned:
-            episodes = _troubles(alerts[resident], troubled.get(resident), now_ms)
-            steps = reconcile(episodes, alerts[resident], now_ms)
-            told += len(await evaluator.write(TROUBLE, rule_id, resident, steps))
+        for resident, alerts in (await evaluator.alerts_of(TROUBLE, sorted(residents))).items():
+            for alert in alerts:
+                known[resident, alert.device].append(alert)
+        for resident, device in sorted(troubled.keys() | known.keys(), key=_resident_first):
+            alerts = known[resident, device]
+            episodes = _troubles(alerts, troubled.get((resident, device)), now_ms)
+            steps = reconcile(episodes, alerts, now_ms)
+            told += len(await evaluator.write(TROUBLE, rule_id, resident, steps, device))
     return told
 
 
+def _resident_first(concerned: tuple[int, int | None]) -> tuple[int, int]:
+    resident, device = concerned
+    return resident, device or 0
+
+
 def _troubles(
-    alerts: Sequence[Alert], trouble: tuple[int, int, int] | None, now_ms: int
+    alerts: Sequence[Alert], trouble: tuple[int, int] | None, now_ms: int
 ) -> list[Episode]:
     """Return past troubles as they were, the present one going on or over."""
     episodes = []
@@ -121,7 +135,7 @@ def _troubles(
         if alert.state is State.WITHDRAWN:
             continue
         if before.cleared_ms is None and trouble is not None:
-            episodes.append(_episode(before.started_ms, now_ms, None, trouble[2]))
+            episodes.append(_episode(before.started_ms, now_ms, None, trouble[1]))
             trouble = None
         else:
             cleared_ms = before.cleared_ms or now_ms
@@ -129,7 +143,7 @@ def _troubles(
                 _episode(before.started_ms, before.last_ms, cleared_ms, before.readings)
             )
     if trouble is not None and not any(e.started_ms == trouble[0] for e in episodes):
-        episodes.append(_episode(trouble[0], now_ms, None, trouble[2]))
+        episodes.append(_episode(trouble[0], now_ms, None, trouble[1]))
     return episodes
 
 

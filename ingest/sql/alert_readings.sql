@@ -1,9 +1,9 @@
 -- Readings as rules need them (ingest.alerts.readings).
 
 -- name: readings
--- All columns are fixed in width and none is null, so that the stream is an array as it stands.
-COPY (
-    SELECT m.resident_id, m.measured_at, m.flags::integer, {quantities}
-    FROM measurement m
-    WHERE m.resident_id = ANY(%(residents)s::integer[]) AND m.sign = %(sign)s AND m.measured_at >= %(from_at)s
-) TO STDOUT (FORMAT binary)
+-- One text of bytes that is an array as it stands, since no column is null; a row by itself costs the client more
+-- than its reading costs the server.
+SELECT string_agg(
+    int4send(m.resident_id) || timestamptz_send(m.measured_at) || int4send(m.flags::integer) || {quantities}, '')
+FROM measurement m
+WHERE m.resident_id = ANY(%(residents)s::integer[]) AND m.sign = %(sign)s AND m.measured_at >= %(from_at)s

@@ -1,5 +1,9 @@
 -- Alerts (ingest.alerts).
 
+-- name: lock_rules
+-- Be the only one that enters rules, until the transaction ends.
+LOCK TABLE alert_rule IN SHARE ROW EXCLUSIVE MODE
+
 -- name: was_ever
 -- Whether a rule ever stood there.
 SELECT 1 FROM alert_rule WHERE name = %(name)s LIMIT 1
@@ -21,21 +25,31 @@ INSERT INTO alert_rule (name, definition, enabled, changed_by)
 VALUES (%(name)s, %(definition)s, %(enabled)s, %(by)s)
 
 -- name: take_turn
--- Be the one that evaluates, until the connection ends.
-SELECT pg_try_advisory_lock(18509, 0)
+-- Be the one that does this work, until the connection ends.
+SELECT pg_try_advisory_lock(18509, %(work)s)
 
 -- name: progress
--- Where the evaluation stands.
-SELECT transaction_id, change_id FROM alert_progress
+-- Where the evaluation at a pace stands, if it is under the rules in force.
+SELECT transaction_id, change_id
+FROM alert_progress
+WHERE pace = %(pace)s AND rules_entered = (SELECT count(*) FROM alert_rule)
+
+-- name: rules_entered
+-- How many rules were ever entered; a change of a rule enters one.
+SELECT count(*) FROM alert_rule
 
 -- name: put_progress
--- Move it on, in the transaction that evaluates.
-INSERT INTO alert_progress (transaction_id, change_id) VALUES (%(transaction)s, %(change)s)
-ON CONFLICT (one) DO UPDATE SET transaction_id = %(transaction)s, change_id = %(change)s
+-- Move it on.
+INSERT INTO alert_progress (pace, transaction_id, change_id, rules_entered)
+VALUES (%(pace)s, %(transaction)s, %(change)s, %(rules_entered)s)
+ON CONFLICT (pace) DO UPDATE
+SET
+    transaction_id = %(transaction)s, change_id = %(change)s, rules_entered = %(rules_entered)s,
+    moved_at = now()
 
--- name: forget_progress
--- A rule has changed: evaluate everything again.
-DELETE FROM alert_progress
+-- name: moved_ago_s
+-- How long ago it was moved on, in seconds.
+SELECT extract(epoch FROM now() - moved_at)::double precision FROM alert_progress WHERE pace = %(pace)s
 
 -- name: all_residents
 -- Whose readings of a sign there are, from a moment on: to begin anew. One look-up by index each.
@@ -62,7 +76,7 @@ SELECT resident_id FROM alert_mark WHERE rule = %(rule)s AND resident_id = ANY(%
 -- The alerts of a rule that residents have, whatever their state.
 SELECT
     alert_id, resident_id, started_at, last_at, cleared_at, alarm_at, stage, readings, peak, is_note,
-    state
+    state, device_id
 FROM alert
 WHERE rule = %(rule)s AND resident_id = ANY(%(residents)s)
 ORDER BY resident_id, started_at
@@ -72,11 +86,12 @@ FOR UPDATE
 -- A new episode.
 INSERT INTO alert (
     resident_id, rule, rule_id, started_at, last_at, cleared_at, alarm_at, stage, readings, peak,
-    is_note, state, sign
+    is_note, state, sign, device_id
 )
 VALUES (
     %(resident_id)s, %(rule)s, %(rule_id)s, %(started_at)s, %(last_at)s, %(cleared_at)s,
-    %(alarm_at)s, %(stage)s, %(readings)s, %(peak)s, %(is_note)s, %(state)s, %(sign)s
+    %(alarm_at)s, %(stage)s, %(readings)s, %(peak)s, %(is_note)s, %(state)s, %(sign)s,
+    %(device_id)s
 )
 RETURNING alert_id
 
@@ -124,29 +139,50 @@ ORDER BY mark.resident_id
 LIMIT %(limit)s
 
 -- name: troubled
--- Devices that are linked now, with what of theirs was kept apart lately for reasons of the device.
-SELECT l.resident_id, max(q.quarantined_at), min(q.quarantined_at), count(*)
-FROM quarantine q
-JOIN device d ON ('x' || lpad(replace(d.address, ':', ''), 16, '0'))::bit(64)::bigint = q.device
-JOIN link l USING (device_id)
-WHERE q.state = 'waiting' AND q.reason = ANY(%(reasons)s)
-    AND q.quarantined_at > now() - %(days)s * interval '1 day'
-    AND l.superseded_at IS NULL AND l.during @> now()
-GROUP BY l.resident_id
-HAVING count(*) >= %(entries)s
+-- Devices that are linked now and in trouble: what of theirs was kept apart lately for reasons of the device, and what
+-- the hub that told last says of it.
+WITH kept_apart AS (
+    SELECT d.device_id, min(q.quarantined_at) AS since, count(*) AS entries
+    FROM quarantine q
+    JOIN device d ON ('x' || lpad(replace(d.address, ':', ''), 16, '0'))::bit(64)::bigint = q.device
+    WHERE q.state = 'waiting' AND q.reason = ANY(%(reasons)s)
+        AND q.quarantined_at > now() - %(days)s * interval '1 day'
+    GROUP BY d.device_id
+    HAVING count(*) >= %(entries)s
+),
+last_told AS (
+    SELECT DISTINCT ON (device_id) device_id, trouble, since
+    FROM hub_device
+    JOIN hub USING (hub_id)
+    WHERE device_id IN (SELECT device_id FROM hub_device WHERE trouble IS NOT NULL)
+        AND hub.revoked_at IS NULL
+    ORDER BY device_id, told_at DESC
+),
+trouble AS (
+    SELECT device_id, since, entries FROM kept_apart
+    UNION ALL
+    SELECT device_id, since, 0 FROM last_told WHERE trouble IS NOT NULL
+)
+SELECT l.resident_id, device_id, min(t.since), sum(t.entries)::integer
+FROM trouble t
+JOIN (
+    SELECT DISTINCT resident_id, device_id FROM link WHERE superseded_at IS NULL AND during @> now()
+) AS l USING (device_id)
+GROUP BY l.resident_id, device_id
 
 -- name: open_of_rule
 -- Who has an alert of a rule that is not over.
 SELECT DISTINCT resident_id FROM alert
-WHERE rule = %(rule)s AND state IN ('open', 'acknowledged') AND cleared_at IS NULL
+WHERE rule = %(rule)s AND state <> 'withdrawn' AND cleared_at IS NULL
 
 -- name: list
 -- Alerts, newest first. Filters that are null do not filter.
 SELECT
-    a.public_id, r.public_id AS resident, a.rule, a.stage, a.state, a.is_note, a.started_at, a.last_at,
-    a.cleared_at, a.readings, a.raised_at
+    a.public_id, r.public_id AS resident, a.rule, d.address AS device, a.stage, a.state, a.is_note,
+    a.started_at, a.last_at, a.cleared_at, a.readings, a.raised_at
 FROM alert a
 JOIN resident r USING (resident_id)
+LEFT JOIN device d USING (device_id)
 WHERE (%(states)s::text[] IS NULL OR a.state = ANY(%(states)s))
     AND (%(resident)s::uuid IS NULL OR r.public_id = %(resident)s)
     AND (%(rule)s::text IS NULL OR a.rule = %(rule)s)

@@ -12,6 +12,10 @@ WHERE inbox_id <> ALL (%(taken)s::bigint[])
 ORDER BY inbox_id
 LIMIT %(limit)s
 
+-- name: count
+-- How many batches are there, those on their way too; the API keeps it at 10,000 at most.
+SELECT count(*) FROM fhir_inbox
+
 -- name: remove
 -- Forget batches that are committed.
 DELETE FROM fhir_inbox WHERE inbox_id = ANY (%(committed)s::bigint[])

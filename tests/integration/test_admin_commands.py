@@ -14,10 +14,12 @@ from gateway.cli.database import database_url
 from gateway.errors import UsageError
 from gateway.platform.postgres import dsn_with
 from gateway.platform.settings import Settings
+from tests.worlds import query
 
 pytestmark = pytest.mark.integration
 
 HUB, CUFF = "00c0ffee00c0ffee", "C0:26:DA:01:02:03"
+GATEWAY = "00000000000000f1"
 
 
 @pytest.fixture(autouse=True)
@@ -72,6 +74,31 @@ def test_repeating_a_command_is_no_error() -> None:
     ended = records("link", "end", "--device", CUFF)
     assert records("link", "end", "--device", CUFF) == ended
     said("device", "move", CUFF, "--home", home)
+
+
+def test_a_hub_is_made_to_stand_for_a_service_once_and_audited(database: str) -> None:
+    ((home,),) = [record.values() for record in records("home", "add")]
+    said("hub", "add", GATEWAY, "--home", home)
+    query(
+        database,
+        "INSERT INTO account (login, role) VALUES ('hospital', 'service'), ('li', 'clinician')",
+    )
+    for nobody in ("li", "nobody"):
+        with pytest.raises(UsageError, match="no such service"):
+            said("hub", "stand-in", GATEWAY, "--for", nobody)
+    said("hub", "stand-in", GATEWAY, "--for", "hospital")
+    stands = "SELECT login, name FROM fhir_gateway JOIN account USING (account_id) JOIN hub USING (hub_id)"
+    assert query(database, stands) == [("hospital", GATEWAY)]
+    with pytest.raises(UsageError, match="in use"):
+        said("hub", "stand-in", GATEWAY, "--for", "hospital")
+    audited = query(database, "SELECT detail FROM audit WHERE action = 'hub.stand_in'")
+    assert audited == [({"hub": GATEWAY, "service": "hospital"},)]
+
+
+def test_standing_in_needs_to_be_told_for_whom() -> None:
+    done = CliRunner().invoke(app, ["hub", "stand-in", GATEWAY])
+    assert done.exit_code == 2
+    assert "--for" in done.output
 
 
 def test_a_person_reads_chinese_first() -> None:

@@ -7,6 +7,7 @@ import hashlib
 import hmac
 import json
 import random
+import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -20,25 +21,38 @@ import numpy as np
 import pytest
 
 from gateway.errors import UsageError
+from gateway.guidelines.alerts import DEFAULT_RULES
+from gateway.hub_state import DeviceStates, Trouble
 from gateway.measurement import Measurement
 from gateway.platform.changes import record_change, summarised
 from gateway.platform.postgres import AsyncConnection, connect, connect_blocking
+from gateway.platform.webhook_hosts import REFUSED, WebhookHosts, open_client, webhook_hosts
 from gateway.platform.webhook_signature import signature
 from gateway.vitals import BY_NAME
 from ingest.alerts import desk
-from ingest.alerts.app import follow
-from ingest.alerts.delivery import ATTEMPTS_MAX, Deliverer, open_client
+from ingest.alerts.app import Work, catch_up, follow
+from ingest.alerts.delivery import ANSWER_S_MAX, ATTEMPTS_MAX, Deliverer
 from ingest.alerts.evaluator import Evaluator
 from ingest.alerts.reconcile import State
-from ingest.alerts.rules import QUERIES, SILENCE, change_rule, rules_in_force, seed_rules
-from ingest.alerts.silence import look_for_silence
+from ingest.alerts.rules import (
+    QUERIES,
+    SILENCE,
+    Pace,
+    change_rule,
+    pace_of,
+    rules_in_force,
+    seed_rules,
+)
+from ingest.alerts.silence import look_for_silence, look_for_trouble
+from ingest.device_states import write_states
 from ingest.store import Store
 from tests.flushes import committed
-from tests.worlds import a_message, a_pressure, a_reading, enter_registry, query
+from tests.worlds import CUFF, HUB, SCALE, a_message, a_pressure, a_reading, enter_registry, query
 
 pytestmark = pytest.mark.integration
 
 BY = ("cli:test", "here")
+HERE = webhook_hosts("127.0.0.0/8")
 SETTLED_S_MAX = 60.0
 _sequences = count(1)
 NOW = datetime.now(UTC).replace(microsecond=0)
@@ -74,17 +88,23 @@ async def evaluate(connection: AsyncConnection) -> None:
     """Evaluate all that has changed; another test's transaction may hold the feed up a while."""
     async with asyncio.timeout(SETTLED_S_MAX):
         while await _behind(connection):
-            if await follow(connection, Evaluator(connection)) is None:
+            done = [
+                await follow(connection, Evaluator(connection)),
+                await catch_up(connection, Evaluator(connection, Pace.OVER_DAYS)),
+            ]
+            if done == [None, None]:
                 await asyncio.sleep(0.05)
 
 
 async def _behind(connection: AsyncConnection) -> bool:
     cursor = await connection.execute(
-        "SELECT (SELECT max(change_id) FROM change) IS DISTINCT FROM"
-        " (SELECT max(change_id) FROM alert_progress)"
+        "SELECT count(*) FROM alert_progress WHERE"
+        " change_id = coalesce((SELECT change_id FROM change"
+        " ORDER BY transaction_id DESC, change_id DESC LIMIT 1), 0)"
+        " AND rules_entered = (SELECT count(*) FROM alert_rule)"
     )
-    ((behind,),) = await cursor.fetchall()
-    return bool(behind)
+    ((at_the_end,),) = await cursor.fetchall()
+    return int(at_the_end) < len(Pace)
 
 
 def alerts(database: str) -> list[tuple[Any, ...]]:
@@ -103,7 +123,8 @@ async def test_the_services_turn_holds_up_no_flush(
     connection: AsyncConnection, database: str
 ) -> None:
     async with await connect(database, application="hearth-tests", autocommit=True) as service:
-        await service.execute(QUERIES["take_turn"])
+        for work in Work:
+            await service.execute(QUERIES["take_turn"], {"work": int(work)})
         async with asyncio.timeout(SETTLED_S_MAX):
             await committed(Store(connection), a_message(severe(NOW)))
     assert query(database, "SELECT count(*) FROM measurement") == [(1,)]
@@ -171,6 +192,42 @@ async def test_any_order_of_arrival_gives_the_same_alerts(
         )
     assert found[0]
     assert found[0] == found[1] == found[2]
+
+
+async def test_what_days_say_together_is_evaluated_apart_and_each_resident_once(
+    connection: AsyncConnection, database: str
+) -> None:
+    mornings = [NOW.replace(hour=0, minute=0) - timedelta(days=day) for day in range(2, 9)]
+    elevated = [
+        severe(at + timedelta(hours=hours, minutes=minutes), 150)
+        for at in mornings
+        for hours in (0, 12)
+        for minutes in (0, 1)
+    ]
+    store = Store(connection)
+    over_days = Evaluator(connection, Pace.OVER_DAYS)
+    await arrive(connection, [severe(NOW - timedelta(days=30), 120)])
+    for flush in (elevated[:10], elevated[10:]):
+        await committed(store, a_message(*flush, sequence=next(_sequences)))
+    async with asyncio.timeout(SETTLED_S_MAX):
+        changes = 0
+        while changes < 2:  # another test's transaction may hold the feed up a while
+            prompt = await follow(connection, Evaluator(connection))
+            changes += 0 if prompt is None else prompt.changes
+            await asyncio.sleep(0.05)
+    assert alerts(database) == []
+    done = await catch_up(connection, over_days)
+    assert done is not None
+    assert [alert[:3] for alert in alerts(database)] == [("pressure-mean", 2, "open")]
+    assert (done.residents, done.readings) == (1, len(elevated))
+
+
+def test_single_readings_are_evaluated_at_once() -> None:
+    paces = {rule.name: pace_of(rule) for rule in DEFAULT_RULES}
+    assert {name for name, pace in paces.items() if pace is Pace.OVER_DAYS} == {
+        "pressure-mean",
+        "weight-gain",
+    }
 
 
 async def test_a_changed_rule_is_evaluated_again_and_kept_with_who_changed_it(
@@ -252,6 +309,79 @@ async def test_who_is_marked_and_does_not_measure_is_told_until_they_do(
     assert events(database) == ["raised", "cleared"]
 
 
+async def test_a_device_whose_bond_is_gone_is_one_alert_until_its_hub_says_it_is_well(
+    connection: AsyncConnection, database: str
+) -> None:
+    query(database, "INSERT INTO link (device_id, user_slot, resident_id, during)"
+                    " VALUES (12, 2, 102, '(,)')")  # fmt: skip
+    told_at = (
+        "SELECT device_id, resident_id, state, cleared_at IS NULL FROM alert ORDER BY alert_id"
+    )
+    await tell(connection, 1.0, {CUFF: Trouble.BOND_LOST, SCALE: None})
+    await look_for_troubles(connection)
+    await tell(connection, 2.0, {CUFF: Trouble.PAIRING_REFUSED})  # the same trouble, further on
+    await look_for_troubles(connection)
+    assert query(database, told_at) == [(11, 101, "open", True)]
+    await tell(connection, 3.0, {SCALE: Trouble.UNREACHABLE})
+    await look_for_troubles(connection)
+    shared = [(12, 101, "open", True), (12, 102, "open", True)]
+    assert query(database, told_at) == [(11, 101, "open", True), *shared]
+    await tell(connection, 4.0, {CUFF: None})
+    await tell(connection, 2.5, {CUFF: Trouble.PAIRING_REFUSED})  # comes late: an earlier word
+    await look_for_troubles(connection)
+    assert query(database, told_at) == [(11, 101, "open", False), *shared]
+    await tell(connection, 0.5, {CUFF: Trouble.BOND_LOST}, started_at=NOW)  # another run
+    await look_for_troubles(connection)
+    assert query(database, told_at) == [(11, 101, "open", False), *shared, (11, 101, "open", True)]
+    assert events(database) == ["raised", "raised", "raised", "cleared", "raised"]
+
+
+async def test_a_trouble_that_somebody_resolved_is_raised_again_when_it_comes_again(
+    connection: AsyncConnection, database: str
+) -> None:
+    await tell(connection, 1.0, {CUFF: Trouble.UNREACHABLE})
+    await look_for_troubles(connection)
+    ((alert,),) = query(database, "SELECT public_id FROM alert")
+    with connect_blocking(database, application="hearth-tests") as session:
+        desk.settle(session, alert, State.RESOLVED, note="new battery", by=BY)
+    for uptime_s, trouble in ((2.0, None), (3.0, Trouble.UNREACHABLE)):
+        await tell(connection, uptime_s, {CUFF: trouble})
+        await look_for_troubles(connection)
+    states = query(database, "SELECT state, cleared_at IS NULL FROM alert ORDER BY alert_id")
+    assert states == [("resolved", False), ("open", True)]
+
+
+async def test_readings_kept_apart_for_a_devices_sake_are_its_trouble(
+    connection: AsyncConnection, database: str
+) -> None:
+    future = [a_pressure(at=NOW + timedelta(days=400, minutes=minute)) for minute in range(3)]
+    await committed(Store(connection), a_message(*future, sequence=next(_sequences)))
+    await look_for_troubles(connection)
+    troubles = query(database, "SELECT device_id, resident_id, readings, state FROM alert")
+    assert troubles == [(11, 101, 3, "open")]
+
+
+async def tell(
+    connection: AsyncConnection,
+    uptime_s: float,
+    devices: dict[int, Trouble | None],
+    *,
+    started_at: datetime = NOW - timedelta(days=3),
+) -> None:
+    """Let the hub say how it gets on with devices."""
+    states = DeviceStates(started_at=started_at, uptime_s=uptime_s, devices=devices)
+    await write_states(connection, {HUB: states})
+
+
+async def look_for_troubles(connection: AsyncConnection) -> None:
+    cursor = await connection.execute(
+        "SELECT rule_id FROM alert_rule WHERE name = 'device-trouble' AND superseded_at IS NULL"
+    )
+    ((rule_id,),) = await cursor.fetchall()
+    now_ms = time.time_ns() // 1_000_000
+    await look_for_trouble(connection, Evaluator(connection), rule_id, now_ms)
+
+
 async def test_readings_that_become_anothers_or_nobodys_take_their_alert_back(
     connection: AsyncConnection, database: str
 ) -> None:
@@ -300,9 +430,11 @@ def receiver() -> Iterator[tuple[type[_Receiver], str]]:
         thread.join()
 
 
-async def _deliver(connection: AsyncConnection, rounds: int = 1) -> None:
-    deliverer = Deliverer(connection, lambda _webhook: "the key")
-    async with open_client() as client:
+async def _deliver(
+    connection: AsyncConnection, rounds: int = 1, hosts: WebhookHosts = HERE
+) -> None:
+    deliverer = Deliverer(connection, hosts, lambda _webhook: "the key")
+    async with open_client(ANSWER_S_MAX) as client:
         for _ in range(rounds):
             await connection.execute("UPDATE webhook_delivery SET due_at = now()")
             await deliverer.deliver_due(client)
@@ -314,7 +446,7 @@ async def test_webhooks_are_told_signed_and_again_until_they_take_it(
     handler, url = receiver
     handler.refusals = 2
     with connect_blocking(database, application="hearth-tests") as session:
-        desk.add_webhook(session, url, BY)
+        desk.add_webhook(session, url, HERE, BY)
     await arrive(connection, [severe(NOW - timedelta(minutes=9))])
     await _deliver(connection, rounds=4)
     ((headers, body),) = handler.taken
@@ -351,7 +483,7 @@ async def test_what_nobody_takes_becomes_a_dead_letter_that_can_be_revived(
     handler, url = receiver
     handler.refusals = 10**6
     with connect_blocking(database, application="hearth-tests") as session:
-        desk.add_webhook(session, url, BY)
+        desk.add_webhook(session, url, HERE, BY)
     await arrive(connection, [severe(NOW - timedelta(minutes=9))])
     await _deliver(connection, rounds=ATTEMPTS_MAX)
     dead = query(database, "SELECT state, attempts, last_error FROM webhook_delivery")
@@ -363,17 +495,39 @@ async def test_what_nobody_takes_becomes_a_dead_letter_that_can_be_revived(
     assert len(handler.taken) == 1
 
 
+async def test_a_webhook_whose_host_is_no_longer_admitted_is_told_nothing(
+    connection: AsyncConnection, database: str, receiver: tuple[type[_Receiver], str]
+) -> None:
+    handler, url = receiver
+    with connect_blocking(database, application="hearth-tests") as session:
+        desk.add_webhook(session, url, HERE, BY)
+    await arrive(connection, [severe(NOW - timedelta(minutes=9))])
+    await _deliver(connection, hosts=webhook_hosts(""))
+    assert handler.taken == []
+    refused = query(database, "SELECT state, attempts, last_error FROM webhook_delivery")
+    assert refused == [("waiting", 1, REFUSED)]
+
+
 @pytest.mark.parametrize(
-    "url", ["http://example.org/x", "https://u:p@example.org/", "ftp://x", "x"]
+    "url",
+    [
+        "http://example.org/x",
+        "https://u:p@example.org/",
+        "https://example.org/x?key=1",
+        "https://10.0.0.1/x",
+        "https://localhost/x",
+        "ftp://x",
+        "x",
+    ],
 )
-def test_a_webhook_beyond_this_machine_must_be_https_and_bear_no_secret(
+def test_a_webhook_beyond_the_admitted_hosts_must_be_public_https_and_bear_no_secret(
     database: str, url: str
 ) -> None:
     with (
         connect_blocking(database, application="hearth-tests") as session,
         pytest.raises(UsageError),
     ):
-        desk.add_webhook(session, url, BY)
+        desk.add_webhook(session, url, HERE, BY)
 
 
 def test_a_signature_is_of_time_and_body() -> None:

@@ -18,6 +18,7 @@ from api.archive import open_archive
 from api.fhir.subscriptions import ATTEMPTS_MAX, Subscriptions
 from api.fhir.webhooks import Webhooks
 from gateway.platform.postgres import connect_blocking
+from gateway.platform.webhook_hosts import WebhookHosts
 from gateway.platform.webhook_signature import signature
 from tests.archives import SERVICE, WEBHOOKS, a_token, public_id, store
 from tests.archives import api_over as the_api_over
@@ -330,7 +331,7 @@ async def test_a_sealed_secret_opens_in_no_other_row_and_by_no_other_key(
     enter_registry(database)
     async with api_over(database) as api, open_archive(as_api(database)) as archive:
         await api.post("/fhir/Subscription", json=wish(database, endpoint.url))
-        stranger = Subscriptions(archive, Webhooks(bytes(31) + b"1", ["127.0.0.0/8"]))
+        stranger = Subscriptions(archive, Webhooks(bytes(31) + b"1", WebhookHosts()))
         await store(database, a_weight())
         await tell(stranger, lambda: events_failed(database))
     assert endpoint.told == []

@@ -9,6 +9,8 @@ import pytest
 
 from edge.agent import AGENT_PATH
 from edge.roster import Outcome
+from gateway.hub_state import Trouble
+from gateway.measurement import device_id
 from gateway.vitals import BY_NAME
 from tests.hub_agent import HURRY, hub_agent
 from tests.simulated import bonding, model_of, simulated_home, typical
@@ -43,7 +45,25 @@ async def test_a_device_that_lost_its_bond_is_paired_again(bluetooth: str, tmp_p
         device.take(typical(CUFF, more=1))
         await hub.measurements(2)
         assert hub.counts.bonds_renewed == 1
+        assert hub.counts.sessions[Outcome.BOND_LOST] == 1
+        await hub.until(lambda: hub.troubles.devices == {device_id(device.address): None})
         assert home.peripheral(device).bonded
+
+
+async def test_a_hub_tells_which_device_has_lost_its_bond_and_which_does_not_pair(
+    bluetooth: str, tmp_path: Path
+) -> None:
+    async with simulated_home(bluetooth) as home, hub_agent(tmp_path, IMPATIENT) as hub:
+        device = home.add(bonding(model_of(CUFF)))
+        who = device_id(device.address)
+        device.take(typical(CUFF))
+        await hub.measurements(1)
+        await hub.until(lambda: hub.troubles.devices == {who: None})
+        home.peripheral(device).forget_bonds()
+        home.peripheral(device).pairs = False
+        device.take(typical(CUFF, more=1))
+        await hub.until(lambda: hub.troubles.devices == {who: Trouble.BOND_LOST})
+        await hub.until(lambda: hub.troubles.devices == {who: Trouble.PAIRING_REFUSED})
 
 
 async def test_the_agent_is_there_again_after_bluetoothd_has_started_anew(

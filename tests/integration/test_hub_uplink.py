@@ -23,6 +23,7 @@ from edge.window import WINDOW_BATCHES
 from gateway import wire
 from gateway.cli.admin.resend import ask_to_resend
 from gateway.errors import UnavailableError, UsageError
+from gateway.hub_state import Trouble, decode_device_states
 from gateway.platform import mqtt
 from gateway.platform.backoff import Backoff
 from gateway.platform.broker_address import BrokerAccess, BrokerAddress, broker_address
@@ -35,6 +36,7 @@ from tests.outboxes import HUB, measurement
 pytestmark = pytest.mark.integration
 
 NAME = wire.hub_name(HUB)
+DEVICE = 0xC026DA010203
 BATCH, STATE = wire.topic(HUB, wire.Channel.BATCH), wire.topic(HUB, wire.Channel.STATE)
 HURRY = Patience(
     receipt=Backoff(first_s=0.3, longest_s=1.0),
@@ -122,7 +124,7 @@ async def hub_at(
         settings = UplinkSettings(
             hub=HUB, started_at=datetime.now(UTC), broker=address, patience=patience
         )
-        uplink = Uplink(settings, storage, counts)
+        uplink = Uplink(settings, storage, counts, lambda: {DEVICE: Trouble.PAIRING_REFUSED})
         running = {asyncio.create_task(storage.run()), asyncio.create_task(uplink.run())}
         try:
             yield Hub(storage=storage, uplink=uplink, counts=counts)
@@ -327,9 +329,13 @@ async def test_the_state_is_retained_and_says_when_the_hub_is_gone(
             assert state["online"] is True
             assert (state["hub"], state["epoch"]) == (NAME, hub.storage.epoch)
             assert state["outbox"] == {"entries": 0, "batches": 0, "records": 0}
+            told = decode_device_states(json.dumps(state).encode())
+            assert told is not None
+            assert told.devices == {DEVICE: Trouble.PAIRING_REFUSED}
     async with ingest_at(broker, "later") as ingest:
         await until(lambda: len(ingest.states) > 0)
         assert ingest.states[0]["online"] is False
+        assert decode_device_states(json.dumps(ingest.states[0]).encode()) is None
 
 
 async def test_a_hub_that_is_cut_off_by_its_double_does_not_fight_back(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from datetime import timedelta
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from gateway import wire
+from gateway.hub_state import Trouble, devices_part
 from gateway.platform.embedded.broker import Broker
 from gateway.platform.embedded.database import Database
 from gateway.platform.embedded.packages import Packages
@@ -19,12 +21,14 @@ from ingest.migrations import migrate
 from ingest.verdicts import Verdict
 from tests.fixtures.database import make_timescale
 from tests.fixtures.servers import reachable_folder
-from tests.fixtures.workers import Workers, a_hub, eventually
+from tests.fixtures.workers import HubClient, Workers, a_hub, eventually
 from tests.worlds import (
+    CUFF,
     EPOCH,
     HUB,
     NOON,
     OTHER_HUB,
+    SCALE,
     a_message,
     a_pressure,
     a_weight,
@@ -99,6 +103,34 @@ def test_rubbish_is_counted_and_kept_apart_and_the_service_goes_on(workers: Work
     eventually(lambda: read_ledger(workers.database).rejected == len(rubbish))
     assert worker.is_alive()
     assert read_ledger(workers.database).balanced
+
+
+def test_what_a_hub_tells_of_its_devices_is_kept_also_from_before_the_worker(
+    workers: Workers,
+) -> None:
+    """Retained, so that a worker that starts later learns it too; other homes' devices are not its."""
+
+    def tell(hub: HubClient, uptime_s: float, **devices: Trouble | None) -> None:
+        told = {
+            "started_at": NOON.isoformat(),
+            "uptime_s": uptime_s,
+            "devices": devices_part({CUFF: devices["cuff"], SCALE: None, 0xBADBADBADBAD: None}),
+        }
+        hub.tell(json.dumps(told).encode())
+
+    kept = "SELECT device_id, trouble FROM hub_device WHERE hub_id = 1 ORDER BY device_id"
+    with a_hub(workers.broker) as hub, a_hub(workers.broker, OTHER_HUB) as other:
+        tell(hub, 1.0, cuff=Trouble.BOND_LOST)
+        tell(other, 1.0, cuff=Trouble.UNREACHABLE)
+        workers.start()
+        eventually(lambda: query(workers.database, kept) == [(11, "bond-lost"), (12, None)])
+        hub.tell(b"no state")
+        hub.tell(b'{"online": false}')
+        tell(hub, 2.0, cuff=None)
+        eventually(lambda: query(workers.database, kept) == [(11, None), (12, None)])
+        hub.publish(*batches(1))
+        assert hub.receipts()[1].stored == 1
+    assert query(workers.database, "SELECT count(*) FROM hub_device") == [(2,)]
 
 
 def test_a_senml_pack_goes_the_way_of_a_batch(workers: Workers) -> None:

@@ -165,6 +165,45 @@ def test_the_recipes_identifier_tells_the_devices_own_time() -> None:
     assert told.resolution_ms == 1000
 
 
+@pytest.mark.parametrize(
+    ("after_the_type", "ms", "resolution_ms", "offset_min"),
+    [
+        ("848318400-150588", 0, 1000, None),
+        ("848318400.567-150588-150600", 567, 1, None),
+        ("848318400.567+32..1.000", 567, 1, 480),
+        ("848318400+32..1.000-150588", 0, 1000, 480),
+        ("20261118120000.00-150588", 0, 10, None),
+        ("20261118120000", 0, 1000, None),
+    ],
+)
+def test_the_recipe_may_tell_more_than_the_time(
+    after_the_type: str, ms: int, resolution_ms: int, offset_min: int | None
+) -> None:
+    """The guide's own example: 74E8FFFEFF051C00-sisansarahId-...-149530-20181113175903.00-150588."""
+    value = f"C026DA010203-sisansarahId-urn:oid:2.999.1.2-150020-150020-{after_the_type}"
+    (made,) = taken(a_panel(identifier=[{"system": PHD_IDENTIFIER, "value": value}], device=None))
+    told = made.measurement.reading.device_time
+    assert told is not None
+    assert told.ms == ms_since_epoch(datetime(2026, 11, 18, 12, 0, tzinfo=UTC)) + ms
+    assert (told.resolution_ms, told.utc_offset_min) == (resolution_ms, offset_min)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "C026DA010203-p-150020",
+        "C026DA010203-p-150021-848318400",
+        "C026DA010203-150020-848318400",
+        "C026DA010203-p-150020-848318400-x",
+        "C026DA010203-p-150020-20261318120000",
+        "C026DA010203-p-" + "150020-848318400-" * 4_000,
+    ],
+)
+def test_what_is_not_by_the_recipe_is_refused(value: str) -> None:
+    with pytest.raises(OutcomeError):
+        receive(a_panel(identifier=[{"system": PHD_IDENTIFIER, "value": value}], device=None))
+
+
 def test_an_mdc_code_tells_what_loinc_leaves_open() -> None:
     for mdc, name in (("149546", "blood_pressure"), ("149530", "pulse_oximetry")):
         (made,) = taken(a_pulse(code={"coding": [LOINC_PULSE, a_mdc(mdc)]}))

@@ -464,7 +464,7 @@ async def test_webhooks_are_not_told_of_a_sign_while_its_resident_withholds_it(
 ) -> None:
     handler, url = receiver
     with connect_blocking(database, application="hearth-tests") as session:
-        desk.add_webhook(session, url, BY)
+        desk.add_webhook(session, url, HERE, BY)
     await arrive(connection, [severe(NOW - timedelta(minutes=9))])
     withhold = "INSERT INTO objection (resident_id, sign) SELECT resident_id, sign FROM alert"
     query(database, withhold)

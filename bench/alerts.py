@@ -79,7 +79,9 @@ async def _measure(dsn: str, load: Load, progress: Callable[[str], None]) -> lis
                         beside.append(await _beside(dsn, connection, path, flushes))
                     else:
                         alone.append(rows / await path.run(flushes))
-                progress(f"round {number + 1}/{load.rounds}")
+                progress(
+                    f"round {number + 1}/{load.rounds}: {rows / alone[-1]:.2f} s, {beside[-1]}"
+                )
             for task in tasks:
                 task.cancel()
         over_days_s = await _over_days_cpu_s(connection)

@@ -25,6 +25,7 @@ from gateway.platform.postgres import (
     Int8s,
     load_queries,
     translated,
+    tuple_row,
 )
 
 DAYS_KEPT = 7
@@ -32,6 +33,8 @@ DAYS_KEPT = 7
 CHANGES_A_READ = 100
 """So many changes are read at once; each has at most a flush's measurements."""
 
+_ARRAY_HEAD_BYTES = 20
+"""Dimensions, flags, type, then length and first index of the one dimension (PostgreSQL 17, array_send)."""
 _QUERIES = load_queries(Path(__file__).parent / "sql" / "changes.sql")
 
 Ints = npt.NDArray[np.int64]
@@ -136,18 +139,19 @@ async def read_changes(
         UnavailableError: the database is down.
     """
     with translated():
-        rows = await connection.execute(
-            _QUERIES["read"],
-            {"transaction": after.transaction, "change": after.change, "limit": limit},
-        )
-        return [
-            Change(
-                place=Place(transaction, change),
-                stored_at_ms=ms_since_epoch(stored_at),
-                changed=_changed(*columns),
+        async with connection.cursor(binary=True, row_factory=tuple_row) as cursor:
+            await cursor.execute(
+                _QUERIES["read"],
+                {"transaction": after.transaction, "change": after.change, "limit": limit},
             )
-            for transaction, change, stored_at, *columns in await rows.fetchall()
-        ]
+            return [
+                Change(
+                    place=Place(transaction, change),
+                    stored_at_ms=ms_since_epoch(stored_at),
+                    changed=_changed(*columns),
+                )
+                for transaction, change, stored_at, *columns in await cursor.fetchall()
+            ]
 
 
 async def end_of_changes(connection: AsyncConnection) -> Place:
@@ -184,12 +188,16 @@ def _columns(changed: Changed, stored_at_ms: int) -> dict[str, object]:
     }
 
 
-def _changed(
-    resident: list[int], sign: list[int], oldest_ms: list[int], newest_ms: list[int]
-) -> Changed:
+def _changed(resident: bytes, sign: bytes, oldest_ms: bytes, newest_ms: bytes) -> Changed:
     return Changed(
-        resident=np.array(resident, np.int64),
-        sign=np.array(sign, np.int64),
-        oldest_ms=np.array(oldest_ms, np.int64),
-        newest_ms=np.array(newest_ms, np.int64),
+        resident=_array(resident, ">i4"),
+        sign=_array(sign, ">i2"),
+        oldest_ms=_array(oldest_ms, ">i8"),
+        newest_ms=_array(newest_ms, ">i8"),
     )
+
+
+def _array(data: bytes, kind: str) -> Ints:
+    """Return (n,) int64 of what `array_send` makes of an array without nulls: each with its length."""
+    elements = np.frombuffer(data, [("length", ">i4"), ("value", kind)], offset=_ARRAY_HEAD_BYTES)
+    return elements["value"].astype(np.int64)

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 from gateway.platform.changes import (
+    NOTHING,
     START,
     Changed,
     end_of_changes,
     is_whole,
+    merged,
     prune_changes,
     read_changes,
     record_change,
@@ -33,6 +35,25 @@ def test_measurements_are_summed_up_by_resident_and_sign() -> None:
     assert changed.sign.tolist() == [1, 1, 2]
     assert changed.oldest_ms.tolist() == [50, 100, 10]
     assert changed.newest_ms.tolist() == [50, 300, 10]
+
+
+def test_several_changes_of_a_residents_sign_are_one() -> None:
+    changed = merged([of(7, at_ms=300), of(5, at_ms=50), NOTHING, of(7, sign=2), of(7, at_ms=20)])
+    assert list(zip(changed.resident, changed.sign, strict=True)) == [(5, 1), (7, 1), (7, 2)]
+    assert changed.oldest_ms.tolist() == [50, 20, 1_000]
+    assert changed.newest_ms.tolist() == [50, 300, 1_000]
+    assert len(merged([NOTHING]).resident) == 0
+
+
+async def test_a_change_is_read_as_it_was_recorded(database: str) -> None:
+    recorded = summarised(
+        np.array([(1 << 31) - 1, 5, 5]), np.array([1, 255, 1]), np.array([-1, 1 << 42, 7])
+    )
+    async with await connect(database, application="hearth-tests", autocommit=True) as connection:
+        await record_change(connection, recorded, 1_000)
+        ((read,),) = [await settled_changes(connection, START, 1)]
+    for name in ("resident", "sign", "oldest_ms", "newest_ms"):
+        assert getattr(read.changed, name).tolist() == getattr(recorded, name).tolist()
 
 
 async def test_a_reader_goes_on_from_its_place(database: str) -> None:

@@ -6,8 +6,10 @@ INSERT INTO change (stored_at, resident_id, sign, oldest_ms, newest_ms)
 VALUES (to_timestamp(%(stored_at_ms)s::double precision / 1000), %(resident)s, %(sign)s, %(oldest_ms)s, %(newest_ms)s)
 
 -- name: read
--- The changes behind a place, none of them with an earlier one still to come.
-SELECT transaction_id::text::bigint, change_id, stored_at, resident_id, sign, oldest_ms, newest_ms
+-- The changes behind a place, none of them with an earlier one still to come; arrays as the bytes that they are.
+SELECT
+    transaction_id::text::bigint, change_id, stored_at, array_send(resident_id), array_send(sign),
+    array_send(oldest_ms), array_send(newest_ms)
 FROM change
 WHERE (transaction_id, change_id) > (%(transaction)s::text::xid8, %(change)s)
     AND transaction_id < pg_snapshot_xmin(pg_current_snapshot())

@@ -3,7 +3,7 @@
 A file that has been applied is never changed; its checksum is kept and compared. The quantity
 columns come from the registry of signs: `write_quantities` writes the migration that adds those no
 migration has added yet, so that a new sign needs no SQL by hand. The views, one table a sign for
-analysts and the doors of the API (access.sql, fhir.sql), are derived anew each time.
+analysts and the doors of the API (decisions.sql, access.sql, fhir.sql), are derived anew each time.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from gateway.vitals import SIGNS
 
 FOLDER = Path(__file__).parent / "sql" / "migrations"
 _DOORS = load_queries(Path(__file__).parent / "sql" / "access.sql")
+_DECISIONS = load_queries(Path(__file__).parent / "sql" / "decisions.sql")
 _FHIR_DOORS = load_queries(Path(__file__).parent / "sql" / "fhir.sql")
 _DIRECTIONS = (("descending", "DESC", "<"), ("ascending", "ASC", ">"))
 _FILE = re.compile(r"(?P<version>[0-9]{4})_(?P<title>[a-z0-9_]+)\.sql")
@@ -74,6 +75,7 @@ def migrate(dsn: str) -> list[Migration]:
             _apply(connection, migration)
             applied.append(migration)
         _make_views(connection)
+        _make_decisions(connection)
         _make_doors(connection)
         _make_fhir_doors(connection)
     return applied
@@ -206,11 +208,18 @@ def _make_views(connection: Connection) -> None:
             )
 
 
+def _make_decisions(connection: Connection) -> None:
+    """Make the functions that decide who may read whom, of one rule."""
+    with connection.transaction():
+        for name in ("begin", "begin_each"):
+            connection.execute(_DECISIONS[name].format(verdict=_DECISIONS["verdict"]))
+
+
 def _make_doors(connection: Connection) -> None:
     """Make the views and functions by which the API reads measurements, with all their columns."""
     with connection.transaction():
         connection.execute(_DOORS["drop"])
-        connection.execute(_DOORS["view"])
+        connection.execute(_DOORS["view"].format(may_be_read=_DOORS["may_be_read"]))
         for direction, order, beyond in _DIRECTIONS:
             page = _DOORS["page"].format(
                 direction=sql.SQL(direction), order=sql.SQL(order), beyond=sql.SQL(beyond)
@@ -234,7 +243,8 @@ def _make_fhir_doors(connection: Connection) -> None:
     matches = _FHIR_DOORS["matches"].format(period=period, is_sent=is_sent)
     with connection.transaction():
         connection.execute(_FHIR_DOORS["drop"])
-        for name in ("view", "is_within", "device_ids"):
+        connection.execute(_FHIR_DOORS["view"].format(may_be_read=_DOORS["may_be_read"]))
+        for name in ("is_within", "device_ids"):
             connection.execute(_FHIR_DOORS[name])
         for direction, order, beyond in _DIRECTIONS:
             page = _FHIR_DOORS["page"].format(

@@ -13,8 +13,14 @@ CREATE VIEW access.measurement WITH (security_barrier) AS
 SELECT m.*, d.address AS device
 FROM public.measurement AS m
 LEFT JOIN public.device AS d USING (device_id)
-WHERE m.resident_id = ANY ((SELECT access.readable())::integer[])
+WHERE {may_be_read}
+
+-- name: may_be_read
+-- Whether this transaction may read a measurement (m); made part of the views, here and in fhir.sql.
+(
+    m.resident_id = ANY ((SELECT access.readable())::integer[])
     AND (m.resident_id::bigint << 16 | m.sign) <> ALL ((SELECT access.withheld())::bigint[])
+)
 
 -- name: page
 -- One resident's measurements next to a place, in the order of the unique key, ascending or

@@ -20,8 +20,7 @@ JOIN public.resident USING (resident_id)
 LEFT JOIN public.device USING (device_id)
 LEFT JOIN public.batch USING (batch_id)
 LEFT JOIN public.hub ON hub.hub_id = batch.hub_id
-WHERE m.resident_id = ANY ((SELECT access.readable())::integer[])
-    AND (m.resident_id::bigint << 16 | m.sign) <> ALL ((SELECT access.withheld())::bigint[])
+WHERE {may_be_read}
 
 -- name: page
 -- One resident's rows from a place on, that row too (it may have parts that were not shown yet), in

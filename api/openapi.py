@@ -38,6 +38,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     HTTPStatus.BAD_REQUEST: {"description": "无法读取请求 / the request cannot be read"},
     HTTPStatus.UNAUTHORIZED: {"description": "没有有效令牌 / no valid token"},
     HTTPStatus.FORBIDDEN: {"description": "无权访问 / the one who asks may not have this"},
+    HTTPStatus.LENGTH_REQUIRED: {"description": "须有 Content-Length / a body of unknown length"},
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: {"description": "请求过大 / the body is too large"},
     HTTPStatus.REQUEST_URI_TOO_LONG: {"description": "地址过长 / the address is too long"},
     HTTPStatus.TOO_MANY_REQUESTS: {"description": "请求过于频繁 / too many requests"},

@@ -41,6 +41,7 @@ def _body(**first: dict[str, Any]) -> dict[str, Any]:
 _RESPONSES: dict[int | str, dict[str, Any]] = {
     HTTPStatus.BAD_REQUEST: {"description": "请求格式错误 / no enrolment"},
     HTTPStatus.FORBIDDEN: {"description": "不予登记 / refused"},
+    HTTPStatus.LENGTH_REQUIRED: {"description": "须有 Content-Length / of unknown length"},
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: {"description": "请求过大 / too large"},
     HTTPStatus.TOO_MANY_REQUESTS: {"description": "请求过多 / too many requests"},
     HTTPStatus.SERVICE_UNAVAILABLE: {"description": "此处不办理 / not here, or not now"},

@@ -56,6 +56,7 @@ _WRONG: dict[int | str, dict[str, Any]] = {
 _BOUNDS: dict[int | str, dict[str, Any]] = {
     status: ERRORS[status]
     for status in (
+        HTTPStatus.LENGTH_REQUIRED,
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
         HTTPStatus.REQUEST_URI_TOO_LONG,
         HTTPStatus.SERVICE_UNAVAILABLE,

@@ -48,7 +48,8 @@ GOAL_GROWTH = 1.2
 """The cost of a request over the whole archive, over that in the small one."""
 CONNECTIONS_FEW = 2
 """Connections at which it is measured how long a request takes; one for each core of a small server."""
-CONNECTIONS = 8
+CONNECTIONS = 16
+"""Twice as many as the API has to the database (`api.archive.CONNECTIONS_MAX`): it is never without a request."""
 SECONDS, SECONDS_QUICK = 15.0, 5.0
 WARM_S = 8.0
 """Beforehand, unmeasured: each connection's first look over a year of chunks is planned, 0.2 s of work."""

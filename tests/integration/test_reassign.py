@@ -18,7 +18,7 @@ from api.registry import end_link, list_links, register
 from gateway.errors import UsageError
 from gateway.gatt.times import ms_since_epoch
 from gateway.measurement import Measurement, device_address
-from gateway.platform.changes import end_of_changes, read_changes
+from gateway.platform.changes import end_of_changes
 from gateway.platform.postgres import AsyncConnection, Connection, connect, connect_blocking
 from ingest.batches import Message, hub_homes, read_messages, reference_ms
 from ingest.guard import StaleRegistryError
@@ -28,6 +28,7 @@ from ingest.registry import Registry, load_registry
 from ingest.store import Committed, Prepared, Store, prepare
 from ingest.verdicts import Verdict, judge, tables_of
 from tests.archives import api_over, public_id
+from tests.feeds import settled_changes
 from tests.worlds import (
     CUFF,
     NOON,
@@ -416,7 +417,7 @@ async def test_whoever_follows_along_reads_of_both_owners(
     await stored(worker, *hourly(2))
     behind = await end_of_changes(worker)
     move(admin)
-    (change,) = await read_changes(worker, behind)
+    (change,) = await settled_changes(worker, behind, 1)
     ms = ms_since_epoch(NOON)
     assert change.changed.resident.tolist() == [101, 102]
     assert change.changed.oldest_ms.tolist() == [ms, ms]

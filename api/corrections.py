@@ -25,11 +25,9 @@ from api.registry import canonical_address
 from gateway.errors import UsageError
 from gateway.platform.audit import AuditEvent, write_audit_blocking
 from gateway.platform.changes import Changed, record_change_blocking
+from gateway.platform.corrections import FORGET_POSTERIORS, MAKE_DUE, due
 from gateway.platform.postgres import (
     Connection,
-    Int2s,
-    Int4s,
-    Int8s,
     class_row,
     load_queries,
     sql,
@@ -326,7 +324,7 @@ def _finish(
     owners: set[int],
 ) -> None:
     """Count, audit each owner, and tell who holds something in memory."""
-    connection.execute(_QUERIES["forget_posteriors"], place)
+    connection.execute(FORGET_POSTERIORS, place)
     readings = _audit(connection, place["correction_id"], author, action, owners)
     connection.execute(_QUERIES["count_readings"], {**place, "readings": readings})
     _tell(connection, place)
@@ -370,13 +368,7 @@ def _tell(connection: Connection, place: Mapping[str, Any]) -> None:
     )
     if rows:
         record_change_blocking(connection, changed, rows[0][4])
-    due = {
-        "residents": Int4s(columns[0]),
-        "signs": Int2s(columns[1]),
-        "oldest_ms": Int8s(columns[2]),
-        "newest_ms": Int8s(columns[3]),
-    }
-    connection.execute(_QUERIES["make_due"], {**place, **due})
+    connection.execute(MAKE_DUE, due(changed, place["device_id"], place["user_slot"]))
 
 
 def _undoable(connection: Connection, correction_id: int) -> dict[str, Any]:

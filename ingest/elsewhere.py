@@ -25,6 +25,7 @@ from gateway import wire
 from gateway.gatt.times import from_ms, ms_since_epoch
 from gateway.platform.audit import AuditEvent, write_audit
 from gateway.platform.changes import record_change, summarised
+from gateway.platform.corrections import FORGET_POSTERIORS, MAKE_DUE, due
 from gateway.platform.postgres import AsyncConnection, Int2s, Int4s, Int8s, load_queries
 from gateway.stored import FLAG_CLAIMED, FLAG_ELSEWHERE, FLAG_INFERRED, FLAG_UNUSUAL
 from ingest.batches import RECORD_DTYPE
@@ -178,20 +179,11 @@ async def _make_nobodys(connection: AsyncConnection, stored: npt.NDArray[np.void
     rows = await connection.execute(_QUERIES["remember"], given)
     owner, sign, measured_ms = np.array(await rows.fetchall(), np.int64).reshape(-1, 3).T
     await connection.execute(_QUERIES["nobodys"], given)
-    await connection.execute(_QUERIES["forget_posteriors"], given)
+    await connection.execute(FORGET_POSTERIORS, given)
     owned = owner != 0
     changed = summarised(owner[owned], sign[owned], measured_ms[owned])
     await record_change(connection, changed, now_ms)
-    await connection.execute(
-        _QUERIES["make_due"],
-        {
-            **place,
-            "residents": Int4s(changed.resident),
-            "signs": Int2s(changed.sign),
-            "oldest_ms": Int8s(changed.oldest_ms),
-            "newest_ms": Int8s(changed.newest_ms),
-        },
-    )
+    await connection.execute(MAKE_DUE, due(changed, **place))
     lost = zip(*np.unique(owner[owned], return_counts=True), strict=True)
     await write_audit(
         connection,

@@ -17,7 +17,12 @@ from api.access import Role
 from api.issuer.passwords import Vault, hash_password, new_password, new_totp_secret, totp_uri
 from api.issuer.tokens import Account
 from gateway.errors import DataError, UsageError
-from gateway.platform.audit import AuditEvent, command_actor, write_audit_blocking
+from gateway.platform.audit import (
+    AuditEvent,
+    audit_command,
+    command_actor,
+    write_audit_blocking,
+)
 from gateway.platform.postgres import (
     Connection,
     Jsonb,
@@ -307,7 +312,7 @@ def care_for(
             "ends_at": ends_at,
         }
         entered = _enter(connection, "add_residents", parameters)
-        _audit_residents(connection, "care_team.care", entered)
+        audit_command(connection, "care_team.care", entered)
 
 
 def end_care(connection: Connection, team: str, resident: UUID, at: datetime) -> bool:
@@ -315,7 +320,7 @@ def end_care(connection: Connection, team: str, resident: UUID, at: datetime) ->
     with translated(), connection.transaction():
         parameters = {"team": _team(connection, team), "resident": resident, "at": at}
         ended = [key for (key,) in connection.execute(_QUERIES["end_resident"], parameters)]
-        _audit_residents(connection, "care_team.release", ended)
+        audit_command(connection, "care_team.release", ended)
     return bool(ended)
 
 
@@ -405,7 +410,10 @@ def _enter(connection: Connection, query: str, parameters: Mapping[str, object])
 
 
 def _revoke(connection: Connection, row: Mapping[str, Any], session: UUID | None) -> int:
+    """Revoke a session; None: all, and the codes that would open another."""
     parameters = {"account": row["account_id"], "session": session}
+    if session is None:
+        connection.execute(_QUERIES["void_codes"], parameters)
     return connection.execute(_QUERIES["revoke_sessions"], parameters).rowcount
 
 
@@ -426,15 +434,6 @@ def _audit(connection: Connection, action: str, **detail: object) -> None:
     }
     event = AuditEvent(actor=actor, action=action, origin=origin, detail=told)
     write_audit_blocking(connection, [event])
-
-
-def _audit_residents(connection: Connection, action: str, residents: Sequence[int]) -> None:
-    actor, origin = command_actor()
-    events = [
-        AuditEvent(actor=actor, action=action, origin=origin, resident_id=resident)
-        for resident in residents
-    ]
-    write_audit_blocking(connection, events)
 
 
 def _list(connection: Connection, row: type[_Row], query: str, **parameters: object) -> list[_Row]:

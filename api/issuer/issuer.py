@@ -14,6 +14,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from urllib.parse import urlsplit
 from uuid import UUID
 
@@ -163,14 +164,14 @@ class Issuer:
         async with self._passwords, self._store.transaction() as transaction:
             row = await transaction.one("credential", login=attempt.login)
             now = datetime.now(UTC)
-            why = "locked"
-            step: int | None = None
-            if row is None or row["locked_until"] is None or row["locked_until"] <= now:
-                why, step = await self._judged(row, attempt, now)
+            # A locked account's too: an answer that comes sooner would tell that there is one.
+            why, step = await self._judged(row, attempt, now)
             if row is None:
                 await transaction.audit(None, "sign_in.refused", attempt.origin, why="login")
                 return None
             account = account_of(row)
+            if row["locked_until"] is not None and row["locked_until"] > now:
+                why = "locked"
             if why == "":
                 return await self._admit(transaction, row, authorization, attempt, step or 0)
             if why != "locked":
@@ -260,8 +261,9 @@ class Issuer:
             raise OAuthError("invalid_client", f"client_assertion_type is {ASSERTION_TYPE}")
         assertion = parameters.get("client_assertion", "")
         async with self._store.transaction() as transaction:
-            row = await transaction.one("service", login=_unverified_subject(assertion))
-            claims = _assertion_claims(assertion, row, (token_url, self.url))
+            head, login = _unverified(assertion)
+            row = await transaction.one("service", login=login)
+            claims = _assertion_claims(assertion, head, row, (token_url, self.url))
             assert row is not None  # noqa: S101 - without it there are no claims
             account = account_of(row)
             if not await transaction.run(
@@ -406,11 +408,14 @@ def _is_redirect(given: str, known: str, url: str) -> bool:
         return True
     try:
         parts = urlsplit(given)
-        without_port = parts._replace(netloc=parts.hostname or "").geturl()
-        has_user = "@" in parts.netloc
+        own = f"127.0.0.1:{parts.port}"
     except ValueError:
         return False
-    return known.startswith("http://127.0.0.1/") and without_port == known and not has_user
+    return (
+        known.startswith("http://127.0.0.1/")
+        and parts.netloc == own
+        and given == known.replace("127.0.0.1", own, 1)
+    )
 
 
 def _scope(text: str) -> str:
@@ -425,19 +430,33 @@ def _scope(text: str) -> str:
     return " ".join(scopes)
 
 
-def _unverified_subject(assertion: str) -> str:
-    """Return whose assertion it says it is, to look for the keys that it must be signed with."""
+def _unverified(assertion: str) -> tuple[Mapping[str, Any], str]:
+    """Return an assertion's header and whose it says it is: what names the key that must have signed it."""
     try:
-        claims = jwt.decode(assertion, options={"verify_signature": False})
+        head = jwt.get_unverified_header(assertion)
+        login = jwt.decode(assertion, options={"verify_signature": False}).get("sub")
     except jwt.InvalidTokenError as error:
         raise OAuthError("invalid_client", "the assertion is no JWT") from error
-    return str(claims.get("sub", ""))
+    return head, login if isinstance(login, str) and login.isprintable() else ""
 
 
-def _assertion_claims(assertion: str, row: Row | None, audience: Sequence[str]) -> dict[str, int]:
-    keys = [] if row is None or not row["jwks"] else jwt.PyJWKSet.from_dict(row["jwks"]).keys
-    kid = jwt.get_unverified_header(assertion).get("kid")
-    key = next((key for key in keys if kid is None or key.key_id == kid), None)
+def _assertion_key(row: Row, head: Mapping[str, Any]) -> jwt.PyJWK | None:
+    """Return the service's key that a header names; one that says no `alg` takes the header's."""
+    if head.get("alg") not in ASSERTION_ALGORITHMS:
+        return None
+    for entry in (row["jwks"] or {}).get("keys", ()):
+        if head.get("kid") in {None, entry.get("kid")}:
+            try:
+                return jwt.PyJWK(entry, entry.get("alg") or head["alg"])
+            except jwt.PyJWTError:
+                continue  # of another kind
+    return None
+
+
+def _assertion_claims(
+    assertion: str, head: Mapping[str, Any], row: Row | None, audience: Sequence[str]
+) -> dict[str, int]:
+    key = None if row is None else _assertion_key(row, head)
     if row is None or key is None:
         raise OAuthError("invalid_client", "the service or its key is not known")
     try:
@@ -459,4 +478,4 @@ def _assertion_claims(assertion: str, row: Row | None, audience: Sequence[str]) 
 
 
 def _hash(text: str) -> bytes:
-    return hashlib.sha256(text.encode()).digest()
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import hmac
 import secrets
+import unicodedata
 from datetime import datetime, timedelta
 from pathlib import Path
 from uuid import UUID
@@ -94,9 +95,12 @@ def step_of_code(code: str, secret_: str, now: datetime, last_step: int) -> int 
     only when it is later than `last_step`.
     """
     totp = pyotp.TOTP(secret_)
+    typed = unicodedata.normalize(
+        "NFKC", code
+    ).encode()  # Chinese keyboards have digits of full width
     current = int(now.timestamp()) // STEP_S
     for step in range(current - STEPS_AROUND, current + STEPS_AROUND + 1):
-        if hmac.compare_digest(totp.at(step * STEP_S), code) and step > last_step:
+        if hmac.compare_digest(totp.at(step * STEP_S).encode(), typed) and step > last_step:
             return step
     return None
 

@@ -60,6 +60,10 @@ SET revoked_at = now()
 WHERE account_id = %(account)s AND revoked_at IS NULL
     AND (%(session)s::uuid IS NULL OR session_id = %(session)s)
 
+-- name: void_codes
+-- Codes of sign-ins before now that nobody has redeemed: else they would open a session yet.
+DELETE FROM issuer.authorization_code WHERE account_id = %(account)s AND used_at IS NULL
+
 -- name: open_session
 -- A session that a command opens.
 INSERT INTO session (account_id, client, origin, expires_at)

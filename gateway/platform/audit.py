@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from gateway.platform.audit_witness import (
     Heads,
@@ -133,6 +134,28 @@ def write_audit_blocking(connection: Connection, events: Sequence[AuditEvent]) -
     """Write events in the connection's open transaction."""
     if events:
         connection.execute(_QUERIES["write"], _columns(events))
+
+
+def audit_command(connection: Connection, action: str, residents: Iterable[int | None]) -> None:
+    """Write what a command does to residents (keys of the store), in the open transaction."""
+    actor, origin = command_actor()
+    events = [
+        AuditEvent(actor=actor, action=action, origin=origin, resident_id=resident)
+        for resident in residents
+    ]
+    write_audit_blocking(connection, events)
+
+
+def audit_shown(
+    connection: Connection, action: str, residents: Iterable[UUID] | None = None
+) -> None:
+    """Write of whom (public ids) a command shows something; None: no one in particular."""
+    if residents is None:
+        audit_command(connection, action, [None])
+    else:
+        shown = {"residents": list(dict.fromkeys(residents))}
+        keys = connection.execute(_QUERIES["keys_of"], shown).fetchall()
+        audit_command(connection, action, (key for (key,) in keys))
 
 
 def list_audit(

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 import typer
+from cryptography.hazmat.primitives.asymmetric import rsa
+from jwt.algorithms import RSAAlgorithm
 from typer.testing import CliRunner
 
 from api.auth import OwnTokens
@@ -81,6 +83,22 @@ def test_a_file_with_a_private_key_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "keys.json"
     path.write_text(json.dumps({"keys": [{**key_of("x").jwk, "d": "secret"}]}))
     with pytest.raises(UsageError, match="private key"):
+        run(user.app, "add", "svc", "--role", "service", "--jwks", str(path))
+
+
+@pytest.mark.parametrize(
+    ("bits", "why"), [(1024, "1024 bits"), (None, "no key that can check a signature")]
+)
+def test_a_service_whose_keys_are_too_weak_or_of_no_use_is_refused(
+    tmp_path: Path, bits: int | None, why: str
+) -> None:
+    path = tmp_path / "keys.json"
+    jwk = {"kty": "unheard-of", "kid": "x"}
+    if bits is not None:
+        private = rsa.generate_private_key(public_exponent=65537, key_size=bits)
+        jwk = {**RSAAlgorithm.to_jwk(private.public_key(), as_dict=True), "kid": "x"}
+    path.write_text(json.dumps({"keys": [jwk]}))
+    with pytest.raises(UsageError, match=why):
         run(user.app, "add", "svc", "--role", "service", "--jwks", str(path))
 
 

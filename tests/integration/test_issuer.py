@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import secrets
+from base64 import urlsafe_b64encode
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -17,9 +19,10 @@ import pytest
 from api import accounts
 from api.access import Role
 from api.accounts import Credentials, NewAccount
+from api.issuer import issuer
 from api.issuer.issuer import ASSERTION_TYPE, challenge_of
 from api.issuer.keys import key_of
-from api.issuer.passwords import STEP_S
+from api.issuer.passwords import STEP_S, is_password
 from gateway.platform.postgres import connect_blocking
 from tests.archives import API, ISSUER, KEY, a_vault, api_over, public_id
 from tests.worlds import enter_registry, query
@@ -164,6 +167,39 @@ async def test_a_wrong_attempt_is_refused_and_does_not_say_why(
     assert (world.resident.password or "") not in response.text
 
 
+async def test_a_code_of_full_width_digits_is_a_code(world: World) -> None:
+    typed = {"login": "staff", "password": world.staff.password or ""}
+    full_width_zero = 0xFF10
+    wide = "".join(chr(full_width_zero + int(digit)) for digit in world.authenticator.now())
+    assert "code" in told(await sign_in(world, **typed, code=wide))
+
+
+@pytest.mark.parametrize("code", ["é", "中文", "12345", "0" * 2000])
+async def test_a_code_that_is_none_is_a_wrong_attempt_like_any_other(
+    world: World, code: str
+) -> None:
+    typed = {"login": "staff", "password": world.staff.password or ""}
+    assert (await sign_in(world, **typed, code=code)).status_code == 403
+    failures = query(world.dsn, "SELECT sum(failures) FROM issuer.credential")
+    assert failures == [(1,)], "else the right password could be found without being locked out"
+
+
+async def test_a_locked_account_takes_as_long_to_refuse_as_any_other(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged: list[str | None] = []
+
+    def counting(password: str, kept: str | None) -> bool:
+        judged.append(kept)
+        return is_password(password, kept)
+
+    monkeypatch.setattr(issuer, "is_password", counting)
+    query(world.dsn, "UPDATE issuer.credential SET locked_until = now() + interval '1 hour'")
+    for typed in ({}, {"login": "nobody"}):
+        assert (await sign_in(world, **typed)).status_code == 403
+    assert [kept is None for kept in judged] == [False, True]
+
+
 async def test_too_many_wrong_attempts_lock_the_account_for_a_while(world: World) -> None:
     for _ in range(5):
         assert (await sign_in(world, password="wrong")).status_code == 403  # noqa: S106
@@ -196,6 +232,11 @@ async def test_a_request_without_pkce_is_sent_back(
         {"redirect_uri": "http://127.0.0.1:4711/elsewhere"},
         {"redirect_uri": "http://evil.example/signed-in"},
         {"redirect_uri": "http://127.0.0.1@evil.example/signed-in"},
+        {"redirect_uri": "http://127.0.0.1:evil.example/signed-in"},
+        {"redirect_uri": "http://127.0.0.1:4711\\.evil.example/signed-in"},
+        {"redirect_uri": "http://127.0.0.1:4711/signed\n-in"},
+        {"redirect_uri": "http://127.0.0.1:4711/signed-in#more"},
+        {"redirect_uri": "http://[::1]:4711/signed-in"},
         {"redirect_uri": "https://127.0.0.1:4711/signed-in"},
         {"redirect_uri": "http://127.0.0.1:4711/signed-in?more=1"},
         {"redirect_uri": ""},
@@ -261,6 +302,13 @@ async def test_a_revoked_session_ends_at_once(world: World) -> None:
     for path in ("me", "residents", f"residents/{resident}/latest", "notices"):
         assert (await world.api.get(f"{API}/{path}", headers=headers)).status_code == 401
     assert (await refresh(world, got["refresh_token"])).status_code == 400
+
+
+async def test_a_code_from_before_a_reset_opens_nothing_after_it(world: World) -> None:
+    code = told(await sign_in(world))["code"]
+    with connect_blocking(world.dsn, application="hearth-tests") as connection:
+        accounts.reset_account(connection, a_vault(), "resident")
+    assert (await exchange(world, code)).status_code == 400
 
 
 async def test_a_disabled_account_is_out_at_once(world: World) -> None:
@@ -330,6 +378,35 @@ async def test_a_services_assertion_that_is_not_good_is_refused(
     world: World, changed: dict[str, object]
 ) -> None:
     assert (await as_service(world, assertion(**changed))).status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("head", "claims"),
+    [
+        ({"kid": 5}, {}),
+        ({"kid": ["x"]}, {}),
+        ({"alg": "HS256"}, {}),
+        ({"alg": "none"}, {}),
+        ({"alg": 7}, {}),
+        ({"alg": "RS256"}, {}),
+        ({"crit": ["exp"]}, {}),
+        ({}, {"sub": "hospital\0"}),
+        ({}, {"sub": "\ud800"}),
+        ({}, {"sub": 5}),
+        ({}, {"sub": {"a": 1}}),
+        ({}, {"exp": "soon"}),
+    ],
+)
+async def test_an_assertion_of_a_strange_form_is_refused_like_any_wrong_one(
+    world: World, head: dict[str, object], claims: dict[str, object]
+) -> None:
+    said: list[dict[str, object]] = [
+        {"alg": "ES256", "typ": "JWT", "kid": SERVICE_KEY.kid} | head,
+        {"iss": "hospital", "sub": "hospital", "aud": ISSUER, "jti": "1"} | claims,
+    ]
+    parts = [urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=").decode() for part in said]
+    response = await as_service(world, ".".join([*parts, "c2lnbmF0dXJl"]))
+    assert (response.status_code, response.json()["error"]) == (401, "invalid_client")
 
 
 async def test_a_services_assertion_is_good_once_and_its_scopes_are_bounded(world: World) -> None:

@@ -114,8 +114,11 @@ async def backend_token(world: World, keys: Keys, scope: str) -> httpx.Response:
     return await world.api.post(smart["token_endpoint"], data=form)
 
 
-def enter_service(world: World, keys: Keys, *scopes: str) -> None:
-    jwk = {**keys.public, "kid": "of-the-hospital", "use": "sig", "alg": keys.algorithm}
+def enter_service(world: World, keys: Keys, *scopes: str, says: bool = True) -> None:
+    """Enter it by its key set, which may say what its key is for."""
+    jwk = {**keys.public, "kid": "of-the-hospital"}
+    if says:
+        jwk |= {"use": "sig", "alg": keys.algorithm}
     new = NewAccount(login="hospital", role=Role.SERVICE, jwks={"keys": [jwk]}, scopes=scopes)
     with connect_blocking(world.dsn, application="hearth-tests") as connection:
         accounts.add_account(connection, a_vault(), new)
@@ -125,12 +128,13 @@ def bearer(token: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"}
 
 
+@pytest.mark.parametrize("says", [True, False])
 @pytest.mark.parametrize("make", [rs384, es384])
 async def test_a_backend_service_gets_a_token_by_its_key_and_searches_observations(
-    world: World, make: Callable[[], Keys]
+    world: World, make: Callable[[], Keys], *, says: bool
 ) -> None:
     keys = make()
-    enter_service(world, keys, "system/Observation.rs")
+    enter_service(world, keys, "system/Observation.rs", says=says)
     answer = await backend_token(world, keys, "system/Observation.rs")
     assert answer.status_code == 200, answer.text
     token = answer.json()

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Annotated, Any
 from uuid import UUID
 
+import jwt
 import segno
 import typer
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from api import accounts
 from api.access import Role
@@ -27,6 +29,8 @@ from gateway.platform.settings import Settings, is_interactive, load_settings
 
 TOKEN_MINUTES_MAX = 60
 """A token on an administrator's word is good for at most so long."""
+RSA_BITS_MIN = 2048
+"""A service's RSA key that is shorter is refused: NIST SP 800-57 Part 1 Rev. 5, table 2."""
 EXAMPLES = """\
 例 / examples:
 
@@ -220,7 +224,23 @@ def _key_set(path: Path) -> dict[str, Any]:
         raise UsageError(
             f"含有私钥 / {path} has a private key: 只交公钥 / hand over public keys only"
         )
+    _require_strong(keys, path)
     return keys
+
+
+def _require_strong(keys: dict[str, Any], path: Path) -> None:
+    """Refuse what cannot check a signature, and RSA keys that are too short."""
+    try:
+        usable = jwt.PyJWKSet.from_dict(keys).keys
+    except jwt.PyJWTError as error:
+        raise UsageError(
+            f"没有可用的公钥 / {path} has no key that can check a signature: RSA, EC or OKP"
+        ) from error
+    for key in usable:
+        if isinstance(key.key, RSAPublicKey) and key.key.key_size < RSA_BITS_MIN:
+            raise UsageError(
+                f"密钥过短 / {path} has an RSA key of {key.key.key_size} bits: 至少 / at least {RSA_BITS_MIN}"
+            )
 
 
 def _hand_over(credentials: Credentials, *, as_json: bool) -> None:

@@ -10,6 +10,10 @@ FROM unnest(
 ) WITH ORDINALITY AS given (actor, action, resident_id, reason, origin, detail, place)
 ORDER BY given.place
 
+-- name: keys_of
+-- The store's keys of residents.
+SELECT resident_id FROM resident WHERE public_id = ANY (%(residents)s) ORDER BY resident_id
+
 -- name: list
 -- What was done, the latest first.
 SELECT

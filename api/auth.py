@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from api.access import Principal, Role
 from api.issuer.keys import ALGORITHM, Keys
 from api.issuer.tokens import ACCESS_TOKEN_TYPE
+from api.origin import origin_of
 from api.problems import problem
 from gateway.errors import UnavailableError
 from gateway.platform.enrolment import ENROL_PATH, RENEW_PATH
@@ -129,10 +130,8 @@ class RequireToken:
             _log.warning("issuer_unavailable", why=str(error))
             await problem(HTTPStatus.SERVICE_UNAVAILABLE)(scope, receive, send)
         else:
-            client = scope.get("client")
-            scope.setdefault("state", {})["principal"] = replace(
-                principal, origin=client[0] if client else None
-            )
+            state = scope.setdefault("state", {})
+            state["principal"] = replace(principal, origin=origin_of(scope))
             await self._app(scope, receive, send)
 
     def _is_scraper(self, scope: Scope) -> bool:

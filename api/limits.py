@@ -1,4 +1,6 @@
-"""How often one token may ask: a bucket a principal, refilled steadily. RFC 6585, 4 (429).
+"""How often one may ask: a bucket a principal, refilled steadily. RFC 6585, 4 (429).
+
+Whoever bears no token yet (signing in, probing) has the bucket of the address they come from.
 
 In memory of one process: with several processes a client may ask so often of each.
 """
@@ -14,10 +16,12 @@ from http import HTTPStatus
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from api.access import Principal
+from api.origin import origin_of
 from api.problems import problem
 
 RATE_PER_S = 100.0
-"""What one principal may ask, unless the settings say otherwise."""
+"""What one principal may ask, or one address without a token, unless the settings say otherwise."""
 BUCKETS_MAX = 10_000
 """So many who asked last are remembered; whoever is forgotten begins with a full bucket."""
 BURST_S = 2.0
@@ -65,7 +69,7 @@ async def refuse(wait_s: float, scope: Scope, receive: Receive, send: Send) -> N
 
 
 class LimitRate:
-    """ASGI middleware behind authentication: one bucket a principal."""
+    """ASGI middleware behind authentication: one bucket a principal, or an address without one."""
 
     def __init__(self, app: ASGIApp, rate_per_s: float) -> None:
         self._app = app
@@ -73,11 +77,12 @@ class LimitRate:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request pass, or answer 429."""
-        principal = scope.get("state", {}).get("principal") if scope["type"] == "http" else None
-        if principal is None:
+        if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        wait_s = self._buckets.wait_s(str(principal.user), time.monotonic())
+        principal: Principal | None = scope.get("state", {}).get("principal")
+        whose = f"from {origin_of(scope)}" if principal is None else str(principal.user)
+        wait_s = self._buckets.wait_s(whose, time.monotonic())
         if wait_s:
             await refuse(wait_s, scope, receive, send)
         else:

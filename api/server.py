@@ -39,6 +39,7 @@ from api.issuer.tokens import AUDIENCE, Signer
 from api.known_tokens import KnownTokens
 from api.limits import RATE_PER_S
 from api.live import FOLLOWERS_MAX, Feed
+from api.origin import trusted_proxies
 from api.vault import IdentityVault, open_vault
 from gateway.errors import UnavailableError, UsageError
 from gateway.platform.audit import ANCHOR_S, Notary
@@ -100,6 +101,8 @@ class ApiConfig:
     webhooks: Webhooks | None = None
     """Tells subscribers of FHIR; None: nobody subscribes here."""
     rate_per_s: float = RATE_PER_S
+    proxies: Sequence[str] = ()
+    """Addresses and networks of the reverse proxies whose X-Forwarded-For is believed."""
     scrape_token: str | None = field(default=None, repr=False)
     """Opens /metrics for Prometheus; None: only an account does."""
 
@@ -128,6 +131,7 @@ def config_of(
         identities=open_vault(settings.home),
         webhooks=open_webhooks(settings.home, settings.webhook_hosts),
         rate_per_s=settings.api_rate_per_s,
+        proxies=trusted_proxies(settings.api_trusted_proxies),
         scrape_token=_scrape_token(settings.metrics_token_file),
     )
 
@@ -190,7 +194,8 @@ async def serving(config: ApiConfig) -> AsyncIterator[int]:
                     log_config=None,
                     access_log=False,
                     server_header=False,
-                    proxy_headers=False,
+                    proxy_headers=bool(config.proxies),
+                    forwarded_allow_ips=[*config.proxies],
                     h11_max_incomplete_event_size=HEAD_BYTES_MAX,
                     limit_concurrency=CLIENTS_MAX,
                     timeout_keep_alive=IDLE_S_MAX,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -75,10 +75,10 @@ def an_issuer(archive: Archive) -> Issuer:
 
 def a_vault() -> Vault:
     """The same at every call."""
-    return Vault(_VAULT)
+    return Vault(Path(_VAULT.name))
 
 
-_VAULT = Path(tempfile.mkdtemp(prefix="hearth-vault-"))
+_VAULT = tempfile.TemporaryDirectory(prefix="hearth-vault-")
 
 
 async def store(dsn: str, *measurements: Measurement, sequence: int = 1) -> None:
@@ -148,11 +148,15 @@ def a_config(
 
 @asynccontextmanager
 async def served(
-    dsn: str, exports: Path | None = None, rate_per_s: float = 0, office: Office | None = None
+    dsn: str,
+    exports: Path | None = None,
+    rate_per_s: float = 0,
+    office: Office | None = None,
+    proxies: Sequence[str] = (),
 ) -> AsyncIterator[httpx.AsyncClient]:
     """Serve the API on a free port; the client speaks real HTTP to it."""
     config = a_config(as_api(dsn), exports=exports)
-    config = replace(config, rate_per_s=rate_per_s, office=office)
+    config = replace(config, rate_per_s=rate_per_s, office=office, proxies=proxies)
     async with (
         serving(config) as port,
         httpx.AsyncClient(base_url=f"http://{LOOPBACK}:{port}", headers=BEARER) as client,

@@ -11,6 +11,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from api.enrolment import Office, RefusedError
+from api.origin import origin_of
 from api.problems import problem
 from gateway.errors import DataError
 from gateway.platform.enrolment import BODY_BYTES_MAX, ENROL_PATH, RENEW_PATH
@@ -72,7 +73,7 @@ class Desk:
         body = await _bounded_body(request)
         if body is None:
             return problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
-        origin = request.client.host if request.client else None
+        origin = origin_of(request.scope)
         is_first = request.url.path == ENROL_PATH
         work = self._office.enrol if is_first else self._office.renew
         try:

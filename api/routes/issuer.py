@@ -25,6 +25,7 @@ from api.issuer.issuer import (
 )
 from api.issuer.keys import ALGORITHM
 from api.openapi import ERRORS
+from api.origin import origin_of
 from api.routes.parameters import json_response
 
 _TEXT = {"type": "string"}
@@ -59,6 +60,7 @@ _BOUNDS: dict[int | str, dict[str, Any]] = {
         HTTPStatus.LENGTH_REQUIRED,
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
         HTTPStatus.REQUEST_URI_TOO_LONG,
+        HTTPStatus.TOO_MANY_REQUESTS,
         HTTPStatus.SERVICE_UNAVAILABLE,
     )
 }
@@ -145,7 +147,7 @@ async def sign_in(request: Request, issuer: IssuerOfApp) -> Response:
         login=login,
         password=fields.get("password", ""),
         code=fields.get("code", "").strip(),
-        origin=_origin(request),
+        origin=origin_of(request.scope),
     )
     code = await issuer.sign_in(checked, attempt)
     if code is None:
@@ -165,7 +167,7 @@ async def sign_in(request: Request, issuer: IssuerOfApp) -> Response:
 )
 async def issue_tokens(request: Request, issuer: IssuerOfApp) -> Response:
     """Exchange a code, a refresh token or a service's signed assertion for tokens."""
-    fields, origin = await _form_of(request), _origin(request)
+    fields, origin = await _form_of(request), origin_of(request.scope)
     match fields.get("grant_type"):
         case "authorization_code":
             tokens = await issuer.redeem_code(fields, origin)
@@ -190,7 +192,7 @@ async def revoke(request: Request, issuer: IssuerOfApp) -> Response:
     fields = await _form_of(request)
     if "token" not in fields:
         raise OAuthError("invalid_request", "token is what to revoke (RFC 7009, 2.1)")
-    await issuer.revoke(fields, _origin(request))
+    await issuer.revoke(fields, origin_of(request.scope))
     return Response(status_code=HTTPStatus.OK)
 
 
@@ -288,7 +290,3 @@ def _refused(error: OAuthError) -> Response:
         HTTPStatus.UNAUTHORIZED if error.error == "invalid_client" else HTTPStatus.BAD_REQUEST
     )
     return response
-
-
-def _origin(request: Request) -> str | None:
-    return None if request.client is None else request.client.host

@@ -123,8 +123,19 @@ class Settings(BaseSettings):
     ] = None
     api_rate_per_s: Annotated[
         float,
-        Field(ge=0, le=1_000_000, description="Requests a second of one account; 0: no limit."),
+        Field(
+            ge=0,
+            le=1_000_000,
+            description="Requests a second of one account, or of one address that has no token yet; 0: no limit.",
+        ),
     ] = 100.0
+    api_trusted_proxies: Annotated[
+        str,
+        Field(
+            description="Addresses or networks, between commas, of the reverse proxies in front of the "
+            "API: their X-Forwarded-For says where a request comes from, which the audit keeps."
+        ),
+    ] = ""
     webhook_hosts: Annotated[
         str,
         Field(

@@ -398,3 +398,40 @@ def test_the_command_says_which_port_is_taken(database: str, tmp_path: Path) -> 
     assert done.returncode == 2
     assert f"端口被占用 / port {port} is taken" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("proxies", "forwarded", "origin"),
+    [
+        ((), "198.51.100.7", LOOPBACK),
+        (("10.0.0.1",), "198.51.100.7", LOOPBACK),
+        ((LOOPBACK,), "198.51.100.7", "198.51.100.7"),
+        ((LOOPBACK,), "203.0.113.9, 198.51.100.7", "198.51.100.7"),
+        (("127.0.0.0/8", "10.0.0.0/8"), "198.51.100.7, 10.1.2.3", "198.51.100.7"),
+        ((LOOPBACK,), "2001:DB8::1", "2001:db8::1"),
+        ((LOOPBACK,), "x" * 3000, None),
+        ((LOOPBACK,), None, LOOPBACK),
+    ],
+)
+async def test_the_audit_tells_where_a_read_came_from_by_proxies_of_ours_only(
+    database: str, proxies: tuple[str, ...], forwarded: str | None, origin: str | None
+) -> None:
+    enter_registry(database)
+    async with served(database, proxies=proxies) as api:
+        headers = {} if forwarded is None else {"X-Forwarded-For": forwarded}
+        path = f"{API}/residents/{public_id(database)}/latest"
+        assert (await api.get(path, headers=headers)).status_code == 200
+    found = query(database, "SELECT origin FROM audit WHERE action = 'measurement.latest'")
+    assert found == [(origin,)]
+
+
+async def test_who_bears_no_token_has_the_rate_of_their_address(database: str) -> None:
+    enter_registry(database)
+    async with served(database, rate_per_s=1, proxies=(LOOPBACK,)) as api:
+        answers = [
+            await api.get("/oauth/jwks", headers={"X-Forwarded-For": address})
+            for address in ("198.51.100.7", "198.51.100.7", "198.51.100.7", "198.51.100.8")
+        ]
+        assert [answer.status_code for answer in answers] == [200, 200, 429, 200]
+        assert answers[2].headers["retry-after"] == "1"
+        assert (await api.get(f"{API}/health")).status_code == 200, "an account has its own rate"

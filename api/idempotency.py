@@ -5,12 +5,17 @@ answer to a write is kept a day and given again to the same principal for the sa
 request with the key is refused (422), one that is still under way too (409). Were the process to
 die between the write and the keeping of its answer, the write would be tried again: so each is
 itself such that doing it again changes nothing.
+
+What is kept lies open in the database, so a read's answer never is, though some reads are a POST (a
+look-up by a body would leave names, and be repeated without an audit), and none of FHIR, whose
+answers hold values and whose writes have If-None-Exist. A row is seen by its own principal only.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from http import HTTPStatus
@@ -20,7 +25,9 @@ from fastapi.responses import Response
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api.access import Principal
 from api.problems import problem
+from api.routes.parameters import PREFIX
 from gateway.platform.postgres import (
     AsyncConnection,
     AsyncConnectionPool,
@@ -38,7 +45,11 @@ UNANSWERED_S = 60
 ANSWER_BYTES_MAX = 64 * 1024
 """A longer answer is not kept; no write has one."""
 
-_KEY = re.compile(r"[!-~]{8,128}")
+KEY_PATTERN = "^[!-~]{8,128}$"
+READS_BY_POST = frozenset({f"{PREFIX}/residents/search"})
+"""What is asked by a body because it may stand in no address: each is decided and audited anew."""
+
+_KEY = re.compile(KEY_PATTERN)
 _UNSAFE = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 _KEPT_HEADERS = ("content-type", "location", "etag")
 _QUERIES = load_queries(Path(__file__).parent / "sql" / "idempotency.sql")
@@ -48,12 +59,18 @@ Pool = AsyncConnectionPool[AsyncConnection[TupleRow]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Claim:
-    principal: str
+    principal: Principal
     key: str
     digest: bytes
 
     def parameters(self, **more: object) -> dict[str, object]:
-        return {"principal": self.principal, "key": self.key, "digest": self.digest, **more}
+        asked = {"principal": str(self.principal.user), "key": self.key, "digest": self.digest}
+        return asked | more
+
+
+def is_write(method: str, path: str) -> bool:
+    """Tell whether a request, or an operation by its template, is a write whose answer may be kept."""
+    return method in _UNSAFE and path.startswith(f"{PREFIX}/") and path not in READS_BY_POST
 
 
 class Idempotent:
@@ -66,8 +83,8 @@ class Idempotent:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, a write with a key only once."""
         key = Headers(scope=scope).get(HEADER) if scope["type"] == "http" else None
-        principal = scope.get("state", {}).get("principal")
-        if key is None or scope["method"] not in _UNSAFE or principal is None:
+        principal: Principal | None = scope.get("state", {}).get("principal")
+        if key is None or principal is None or not is_write(scope["method"], scope["path"]):
             await self._app(scope, receive, send)
             return
         if not _KEY.fullmatch(key):
@@ -77,7 +94,7 @@ class Idempotent:
         body = await _whole_body(receive)
         target = f"{scope['method']} {scope['path']}?{scope['query_string'].decode('latin-1')}\n"
         claim = _Claim(
-            principal=str(principal.user),
+            principal=principal,
             key=key,
             digest=sha256(target.encode() + body).digest(),
         )
@@ -90,7 +107,9 @@ class Idempotent:
     async def _answer_of(self, claim: _Claim) -> Response | None:
         """Return the answer that was kept, or why there is none; None: the key is ours."""
         with translated():
-            async with self._pool.connection() as connection, connection.transaction():
+            async with self._bound(claim) as (connection, stands):
+                if not stands:
+                    return problem(HTTPStatus.UNAUTHORIZED)
                 claimed = await connection.execute(
                     _QUERIES["claim"], claim.parameters(unanswered_s=UNANSWERED_S)
                 )
@@ -124,7 +143,7 @@ class Idempotent:
     async def _settle(self, claim: _Claim, answer: _Captured) -> None:
         failed = answer.status is None or answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR
         with translated():
-            async with self._pool.connection() as connection, connection.transaction():
+            async with self._bound(claim) as (connection, _stands):
                 if failed or len(answer.body) > ANSWER_BYTES_MAX:
                     await connection.execute(_QUERIES["release"], claim.parameters())
                 else:
@@ -132,6 +151,15 @@ class Idempotent:
                         status=answer.status, headers=Jsonb(answer.headers), body=bytes(answer.body)
                     )
                     await connection.execute(_QUERIES["keep"], kept)
+
+    @asynccontextmanager
+    async def _bound(self, claim: _Claim) -> AsyncIterator[tuple[AsyncConnection[TupleRow], bool]]:
+        """Open a transaction that sees the principal's answers; also whether the account still stands."""
+        who = {"reader": claim.principal.user, "session": claim.principal.session}
+        async with self._pool.connection() as connection, connection.transaction():
+            cursor = await connection.execute(_QUERIES["bind"], who)
+            ((stands,),) = await cursor.fetchall()
+            yield connection, stands
 
 
 async def forget_old_answers(pool: Pool) -> None:

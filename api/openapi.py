@@ -15,6 +15,7 @@ from pydantic import TypeAdapter
 
 from api.cursor import Place
 from api.documents import MeasurementDocument
+from api.idempotency import KEY_PATTERN, is_write
 from api.json_rows import measurement_document
 from api.measurement_rows import StoredMeasurement
 from api.problems import MEDIA_TYPE, Problem
@@ -66,12 +67,31 @@ def describe(app: FastAPI) -> dict[str, Any]:
     for superseded in ("HTTPValidationError", "ValidationError"):
         schemas.pop(superseded, None)
     content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    for operations in schema["paths"].values():
-        for operation in operations.values():
+    for path, operations in schema["paths"].items():
+        for method, operation in operations.items():
+            if is_write(method.upper(), path) and "security" in operation:
+                _describe_key(operation)
             for status, response in operation["responses"].items():
                 if int(status) >= HTTPStatus.BAD_REQUEST and _is_undescribed(response):
                     response["content"] = content
     return schema
+
+
+def _describe_key(operation: dict[str, Any]) -> None:
+    """Say that a write may bear an idempotency key, and what becomes of the second one."""
+    operation.setdefault("parameters", []).append(
+        {
+            "name": "Idempotency-Key",
+            "in": "header",
+            "required": False,
+            "description": "同一键只做一次, 24 小时内再答 / done once by a key, answered again for 24 hours.",
+            "schema": {"type": "string", "pattern": KEY_PATTERN},
+        }
+    )
+    operation["responses"].setdefault(
+        str(HTTPStatus.CONFLICT.value),
+        {"description": "同一请求正在处理 / the same request is under way, or it contradicts"},
+    )
 
 
 def _is_undescribed(response: dict[str, Any]) -> bool:

@@ -54,16 +54,9 @@ from hearth_client.transport import Event, Transport, path_segment
 class Client(Transport):
     """The API of one address, with one token."""
 
-    def search_residents(
-        self, body: ResidentSearch, *, idempotency_key: str | None = None
-    ) -> FoundResidents:
+    def search_residents(self, body: ResidentSearch) -> FoundResidents:
         """Find residents by identity number, health card, or name and date of birth together."""
-        return self.json(
-            "POST",
-            "/api/v1/residents/search",
-            headers={"Idempotency-Key": idempotency_key},
-            body=body,
-        )
+        return self.json("POST", "/api/v1/residents/search", body=body)
 
     def read_profile(self, resident: str) -> PersonDocument:
         """Return what is known of one resident beside the measurements, name and numbers too."""
@@ -384,14 +377,10 @@ class Client(Transport):
         """Answer when the database does and its schema has what this version reads."""
         return self.content("GET", "/readyz")
 
-    def enrol(self, body: dict[str, Any], *, idempotency_key: str | None = None) -> Any:
+    def enrol(self, body: dict[str, Any]) -> Any:
         """Answer a hub that has a one-time code."""
-        return self.json(
-            "POST", "/api/v1/enrolments", headers={"Idempotency-Key": idempotency_key}, body=body
-        )
+        return self.json("POST", "/api/v1/enrolments", body=body)
 
-    def renew(self, body: dict[str, Any], *, idempotency_key: str | None = None) -> Any:
+    def renew(self, body: dict[str, Any]) -> Any:
         """Answer a hub that has a certificate."""
-        return self.json(
-            "POST", "/api/v1/renewals", headers={"Idempotency-Key": idempotency_key}, body=body
-        )
+        return self.json("POST", "/api/v1/renewals", body=body)

@@ -1,5 +1,10 @@
 -- Answers to writes that bore an idempotency key (api.idempotency).
 
+-- name: bind
+-- Note for this transaction whose answers it may see, and tell whether the account may ask in its session.
+SELECT access.vouch(%(reader)s, %(session)s)
+FROM set_config('hearth.principal', %(reader)s::text, true)
+
 -- name: claim
 -- Take a key: whoever gets a row may act; the same key that was left unanswered for long is taken over.
 INSERT INTO idempotent_answer AS known (principal, key, request_digest, status, headers, body)
@@ -28,4 +33,4 @@ DELETE FROM idempotent_answer WHERE principal = %(principal)s AND key = %(key)s
 
 -- name: forget
 -- Answers that nobody asks for again.
-DELETE FROM idempotent_answer WHERE answered_at < now() - %(kept_s)s * interval '1 second'
+SELECT access.forget_answers(%(kept_s)s * interval '1 second')

@@ -153,8 +153,6 @@ def _method(path: str, method: str, operation: Schema) -> Iterator[str]:
     if others or body is not None:
         signature.append("*")
     signature += sorted((_argument(p) for p in others), key=lambda text: "=" in text)
-    if body is not None:
-        signature.append("idempotency_key: str | None = None")
     if signature[-1] == "*":
         signature.pop()
     yield ""
@@ -164,8 +162,6 @@ def _method(path: str, method: str, operation: Schema) -> Iterator[str]:
     arguments = [f'"{method.upper()}"', f'f"{target}"' if in_path else f'"{path}"']
     for place, keyword_ in (("query", "params"), ("header", "headers")):
         chosen = [f'"{p["name"]}": {_python(p["name"])}' for p in others if p["in"] == place]
-        if place == "header" and body is not None:
-            chosen.append('"Idempotency-Key": idempotency_key')
         if chosen:
             arguments.append(f"{keyword_}={{{', '.join(chosen)}}}")
     if body is not None:

@@ -16,6 +16,7 @@ from uuid import UUID
 from fastapi import Depends, Request
 
 from gateway.errors import DataError
+from gateway.platform.audit import AuditEvent
 
 
 class Role(Enum):
@@ -116,6 +117,13 @@ class Principal:
     resident: UUID | None = None
     scopes: frozenset[str] = frozenset()
     origin: str | None = None
+
+    def event(self, action: str, **detail: object) -> AuditEvent:
+        """Return an act of theirs that touches no one resident."""
+        kind = "service" if self.role is Role.SERVICE else "user"
+        return AuditEvent(
+            actor=f"{kind}:{self.user}", action=action, origin=self.origin, detail=detail
+        )
 
 
 class ForbiddenError(DataError):

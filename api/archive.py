@@ -29,6 +29,7 @@ from api.registry import QUERIES as REGISTRY
 from api.series import SeriesDocument, SeriesSelection, parameters, series_document, statement
 from gateway import __version__
 from gateway.errors import DataError
+from gateway.platform.audit import write_audit
 from gateway.platform.postgres import (
     AsyncConnection,
     AsyncConnectionPool,
@@ -123,6 +124,20 @@ class Archive:
                         yield connection
                 if refusal is not None:
                     raise refusal
+
+    async def tell(
+        self,
+        connection: AsyncConnection[TupleRow],
+        principal: Principal,
+        *,
+        action: str,
+        needs: Needs,
+        residents: Sequence[UUID],
+    ) -> None:
+        """Audit whom a list shows, each by name: the last act of a `reading` without them."""
+        if residents:
+            shown = _beginning(principal, action, needs, residents, None)
+            await connection.execute(_ACCESS["begin"], shown, prepare=True)
 
     async def read(
         self,
@@ -297,6 +312,21 @@ class Archive:
         ((stands,),) = await self.rows(_ACCESS["vouch"], parameters)
         if not stands:
             raise SignedOutError
+
+    async def note(self, principal: Principal, action: str, **detail: object) -> None:
+        """Audit what hands over or changes nothing of a resident that was not audited when it was read.
+
+        Raises:
+            SignedOutError: the account does not stand any more, or its session is revoked.
+        """
+        event = principal.event(action, **detail)
+        who = {"reader": principal.user, "session": principal.session}
+        with translated():
+            async with self.pool.connection() as connection, connection.transaction():
+                ((stands,),) = await (await connection.execute(_ACCESS["vouch"], who)).fetchall()
+                if not stands:
+                    raise SignedOutError
+                await write_audit(connection, [event])
 
     async def account_of(self, issuer: str, subject: str) -> Principal | None:
         """Return who another issuer's subject is here; None: nobody."""

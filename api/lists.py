@@ -85,17 +85,26 @@ async def list_links(
     device: str | None,
     resident: UUID | None,
     after: int | None,
-    limit: int,
+    page: int,
 ) -> list[LinkEntry]:
-    """Return links in force of whom the principal may see."""
+    """Return links in force of whom the principal may see: a page, and one more where there is one."""
     async with archive.reading(
         principal, action="link.list", needs=Needs.RECORD, resident=resident
     ) as connection:
         cursor = await connection.execute(
             QUERIES["list_links"],
-            {"device": device, "resident": resident, "after": after, "limit": limit},
+            {"device": device, "resident": resident, "after": after, "limit": page + 1},
         )
         rows = await cursor.fetchall()
+        if resident is None:
+            shown = {row[3] for row in rows[:page]}
+            await archive.tell(
+                connection,
+                principal,
+                action="link.list",
+                needs=Needs.RECORD,
+                residents=sorted(shown),
+            )
     return [
         LinkEntry(
             id=id_,
@@ -187,18 +196,29 @@ async def list_quarantine(
 
 
 async def last_measured(
-    archive: Archive, principal: Principal, after: UUID | None, limit: int
+    archive: Archive, principal: Principal, after: UUID | None, page: int
 ) -> list[LastMeasured]:
-    """Return when each resident whom the principal may list was last measured."""
+    """Return when each resident whom the principal may list was last measured.
+
+    A page of residents, and one more where there is one.
+    """
     async with archive.reading(
         principal, action="worklist.read", needs=Needs.WORKLIST
     ) as connection:
         cursor = await connection.execute(
             QUERIES["last_measured"],
-            {"signs": list(BY_CODE), "after": after, "limit": limit},
+            {"signs": list(BY_CODE), "after": after, "limit": page + 1},
             prepare=True,
         )
         rows = await cursor.fetchall()
+        whom = list(dict.fromkeys(map(_resident_of, rows)))
+        await archive.tell(
+            connection,
+            principal,
+            action="worklist.read",
+            needs=Needs.WORKLIST,
+            residents=whom[:page],
+        )
     return [_last_measured(whose, list(of_one)) for whose, of_one in groupby(rows, _resident_of)]
 
 

@@ -136,6 +136,13 @@ async def search(
     ) as connection:
         cursor = await connection.execute(QUERIES["find"], parameters)
         rows = await cursor.fetchall()
+        await archive.tell(
+            connection,
+            principal,
+            action="resident.search",
+            needs=Needs.RECORD,
+            residents=[resident for resident, is_visible, *_sealed in rows if is_visible],
+        )
     return FoundResidents(items=[_found(vault, *row) for row in rows])
 
 

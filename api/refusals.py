@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from fastapi import Request
 
-from api.access import Principal, Role
+from api.access import Principal
 from api.archive import Archive
 from gateway.errors import UnavailableError
-from gateway.platform.audit import AuditEvent, write_audit
+from gateway.platform.audit import write_audit
 from gateway.platform.logs import get_logger
 from gateway.platform.postgres import translated
 
@@ -27,24 +27,14 @@ async def audit_refusal(request: Request, why: str) -> None:
     if principal is None:
         return
     archive: Archive = request.app.state.archive
-    event = refusal_event(principal, request.method, _template(request), why)
+    route = f"{request.method} {_template(request)}"
+    event = principal.event(ACTION, route=route, refused=why)
     try:
         with translated():
             async with archive.pool.connection() as connection, connection.transaction():
                 await write_audit(connection, [event])
     except UnavailableError as error:
         _log.error("refusal_not_audited", route=_template(request), why=type(error).__name__)
-
-
-def refusal_event(principal: Principal, method: str, route: str, why: str) -> AuditEvent:
-    """Return the audit's row of a refusal."""
-    kind = "service" if principal.role is Role.SERVICE else "user"
-    return AuditEvent(
-        actor=f"{kind}:{principal.user}",
-        action=ACTION,
-        origin=principal.origin,
-        detail={"route": f"{method} {route}", "refused": why},
-    )
 
 
 def _template(request: Request) -> str:

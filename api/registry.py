@@ -1,7 +1,7 @@
 """What an administrator enters: homes, hubs, devices, residents, and who is measured by what.
 
 Everything is entered by `register`, one or thousands in one transaction, and may be entered again:
-what stands already stays. What contradicts it is refused with what to do. Public ids outside, the
+what stands already stays. What becomes of a resident is audited with it. What contradicts it is refused with what to do. Public ids outside, the
 store's integer keys inside (api/sql/registry.sql).
 """
 
@@ -26,6 +26,7 @@ from api.records import (
 )
 from gateway.errors import DataError, UsageError
 from gateway.measurement import device_address, device_id
+from gateway.platform.audit import audit_command
 from gateway.platform.postgres import Connection, class_row, load_queries, translated
 from gateway.vital_sign import NO_USER_SLOT
 from gateway.wire import hub_id, hub_name
@@ -46,7 +47,7 @@ def register(connection: Connection, new: Registration) -> None:
         if new.homes:
             connection.execute(QUERIES["add_homes"], {"homes": list(new.homes)})
         if new.residents:
-            connection.execute(QUERIES["add_residents"], {"residents": list(new.residents)})
+            _audited(connection, "resident.add", "add_residents", residents=list(new.residents))
         if new.hubs:
             _add_hubs(connection, new.hubs)
         if new.devices:
@@ -83,7 +84,7 @@ def end_link(connection: Connection, device: str, user_slot: int, at: datetime) 
                 ends_at=at,
             )
             connection.execute(QUERIES["supersede_link"], {"link_id": link_id})
-            connection.execute(QUERIES["add_links"], _link_columns([link]))
+            _audited(connection, "link.end", "add_links", **_link_columns([link]))
             return link
     return Link(
         device=address,
@@ -108,7 +109,7 @@ def end_shared_link(
         _require_devices(connection, [address])
         _require_residents(connection, [resident])
         place = {"device": address, "user_slot": user_slot, "resident": resident, "at": at}
-        connection.execute(QUERIES["end_shared_link"], place)
+        _audited(connection, "link.unshare", "end_shared_link", **place)
     return list_shared_links(connection, device=address)
 
 
@@ -264,7 +265,7 @@ def _add_links(connection: Connection, links: Sequence[Link]) -> None:
         raise UsageError(_in_the_way(in_the_way[0]))
     try:
         with translated():
-            connection.execute(QUERIES["add_links"], columns)
+            _audited(connection, "link.add", "add_links", **columns)
     except DataError as error:
         raise UsageError(
             "关联互相重叠 / two of the given links overlap: 同一用户槽位同一时间只能对应一位居民 / "
@@ -277,10 +278,10 @@ def _add_shared_links(connection: Connection, links: Sequence[SharedLink]) -> No
     _require_devices(connection, columns["devices"])
     _require_residents(connection, columns["residents"])
     connection.execute(QUERIES["lock_links"])
-    connection.execute(QUERIES["restate_shared_links"], columns)
+    _audited(connection, "link.share", "restate_shared_links", **columns)
     try:
         with translated():
-            connection.execute(QUERIES["add_shared_links"], columns)
+            _audited(connection, "link.share", "add_shared_links", **columns)
     except DataError as error:
         raise UsageError(
             "共用关系互相重叠 / a resident would share a slot twice at a time: 请查看 / see "
@@ -346,6 +347,12 @@ def _require_devices(connection: Connection, addresses: Sequence[str]) -> None:
             f"设备未登记 / device {unknown[0]} is not entered: 请先登记 / enter it first: "
             f"`hearth admin device add {unknown[0]} --home HOME`"
         )
+
+
+def _audited(connection: Connection, action: str, query: str, **parameters: object) -> None:
+    """Run a statement that returns whom it changed, and audit each."""
+    changed = connection.execute(QUERIES[query], parameters).fetchall()
+    audit_command(connection, action, (resident_id for (resident_id,) in changed))
 
 
 def _list(connection: Connection, row: type[_Row], query: str, **parameters: object) -> list[_Row]:

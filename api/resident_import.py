@@ -21,6 +21,7 @@ from uuid import UUID, uuid4
 from api.profile import Heading, Profile, ProfileError, targets_json
 from api.vault import Identity, IdentityVault, Marks, Sealed
 from gateway.errors import UnavailableError, UsageError
+from gateway.platform.audit import audit_command, command_actor
 from gateway.platform.postgres import (
     Connection,
     DuplicateKeyError,
@@ -285,6 +286,10 @@ def _commit_once(
                 copy.write_row(row)
         for statement in _statements(new=bool(new), changed=bool(changed)):
             connection.execute(QUERIES[statement])
+        cared = connection.execute(QUERIES["enter_care"]).fetchall()
+        audit_command(connection, "care_team.care", (resident_id for (resident_id,) in cared))
+        actor, origin = command_actor()
+        connection.execute(QUERIES["audit_lines"], {"actor": actor, "origin": origin})
     return len(new), len(changed), refused
 
 
@@ -293,7 +298,6 @@ def _statements(*, new: bool, changed: bool) -> list[str]:
     return [
         *(("enter_residents", "enter_profiles", "enter_keys") if new else ()),
         *(("change_profiles", "change_keys") if changed else ()),
-        "enter_care",
     ]
 
 

@@ -117,11 +117,12 @@ class _Entry(NamedTuple):
 
 
 async def list_entries(
-    connection: AsyncConnection, which: Filter, *, state: str | None, limit: int
+    connection: AsyncConnection, which: Filter, by: ActedBy, *, state: str | None, limit: int
 ) -> list[dict[str, Any]]:
-    """Return entries, newest first, without their bytes."""
-    async with connection.cursor(row_factory=dict_row) as cursor:
-        with translated():
+    """Return entries, newest first, without their bytes. The look is audited."""
+    with translated():
+        async with connection.transaction(), connection.cursor(row_factory=dict_row) as cursor:
+            await write_audit(connection, [by.event("quarantine.list", {})])
             await cursor.execute(
                 _QUERIES["list"],
                 which.parameters()
@@ -130,10 +131,14 @@ async def list_entries(
             return await cursor.fetchall()
 
 
-async def show_entry(connection: AsyncConnection, quarantine_id: int) -> dict[str, Any] | None:
-    """Return one entry with its bytes."""
-    async with connection.cursor(row_factory=dict_row) as cursor:
-        with translated():
+async def show_entry(
+    connection: AsyncConnection, quarantine_id: int, by: ActedBy
+) -> dict[str, Any] | None:
+    """Return one entry with its bytes. The look is audited."""
+    with translated():
+        async with connection.transaction(), connection.cursor(row_factory=dict_row) as cursor:
+            seen = {"entries": [quarantine_id]}
+            await write_audit(connection, [by.event("quarantine.show", seen)])
             await cursor.execute(_QUERIES["show"], {"quarantine_id": quarantine_id})
             return await cursor.fetchone()
 

@@ -128,7 +128,7 @@ async def read_links(
 ) -> Response:
     """List the links in force of the residents whom you may see, past ones too."""
     items = await list_links(
-        archive, principal, device=device, resident=resident, after=after, limit=limit + 1
+        archive, principal, device=device, resident=resident, after=after, page=limit
     )
     return json_response(page_of(items, limit, key=lambda link: link.id))
 
@@ -228,5 +228,5 @@ async def read_last_measured(
     limit: Limit = LIMIT_DEFAULT,
 ) -> Response:
     """List when the residents of your care team were last measured: who needs a call. No values."""
-    items = await last_measured(archive, principal, after, limit + 1)
+    items = await last_measured(archive, principal, after, limit)
     return json_response(page_of(items, limit, key=lambda entry: entry.resident))

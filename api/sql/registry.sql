@@ -12,6 +12,7 @@ ON CONFLICT (public_id) DO NOTHING
 INSERT INTO resident (public_id)
 SELECT unnest(%(residents)s::uuid[])
 ON CONFLICT (public_id) DO NOTHING
+RETURNING resident_id
 
 -- name: unknown_home
 -- One of the given homes that is not entered.
@@ -140,6 +141,7 @@ WHERE NOT EXISTS (
         AND link.during @> tstzrange(given.starts_at, given.ends_at)
     OFFSET 0
 )
+RETURNING resident_id
 
 -- name: add_shared_links
 -- Enter who shares a slot; what stands already stays as it is. OFFSET 0: as above.
@@ -164,6 +166,7 @@ WHERE NOT EXISTS (
         AND (given.usual IS NULL OR there.usual = given.usual)
     OFFSET 0
 )
+RETURNING resident_id
 
 -- name: restate_shared_links
 -- Those that say something else of what is usual are superseded; the new ones take their place.
@@ -186,6 +189,7 @@ WITH restated AS (
 )
 INSERT INTO shared_link (device_id, user_slot, resident_id, during, usual)
 SELECT device_id, user_slot, resident_id, during, usual FROM restated
+RETURNING resident_id
 
 -- name: end_shared_link
 -- The sharing of a resident that reaches beyond a moment ends there; one that begins later never was.
@@ -201,11 +205,14 @@ WITH ended AS (
         AND there.superseded_at IS NULL
         AND NOT there.during << tstzrange(%(at)s, NULL)
     RETURNING there.device_id, there.user_slot, there.resident_id, there.during, there.usual
+),
+kept AS (
+    INSERT INTO shared_link (device_id, user_slot, resident_id, during, usual)
+    SELECT device_id, user_slot, resident_id, during * tstzrange(NULL, %(at)s), usual
+    FROM ended
+    WHERE NOT isempty(during * tstzrange(NULL, %(at)s))
 )
-INSERT INTO shared_link (device_id, user_slot, resident_id, during, usual)
-SELECT device_id, user_slot, resident_id, during * tstzrange(NULL, %(at)s), usual
-FROM ended
-WHERE NOT isempty(during * tstzrange(NULL, %(at)s))
+SELECT resident_id FROM ended
 
 -- name: list_shared_links
 -- Who shares which slot, of one device or one resident where they are given.

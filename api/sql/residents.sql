@@ -97,6 +97,14 @@ INSERT INTO resident_key (resident_id, key_id, wrapped)
 SELECT resident_id, key_id, wrapped FROM incoming WHERE NOT is_new
 ON CONFLICT (resident_id) DO UPDATE SET key_id = excluded.key_id, wrapped = excluded.wrapped
 
+-- name: audit_lines
+-- Who was entered or changed by the lines of a chunk.
+INSERT INTO audit (actor, action, resident_id, origin)
+SELECT
+    %(actor)s, CASE WHEN is_new THEN 'resident.import' ELSE 'profile.import' END, resident_id,
+    %(origin)s
+FROM incoming
+
 -- name: known_care_teams
 -- Those of the given names that are care teams.
 SELECT name FROM care_team WHERE name = ANY(%(names)s)
@@ -114,6 +122,7 @@ WHERE NOT EXISTS (
         AND c.resident_id = i.resident_id
         AND c.during && tstzrange(now(), NULL)
 )
+RETURNING resident_id
 
 -- name: any_key
 -- One key that a master key wrapped, to see whether the master key is the right one.

@@ -28,4 +28,7 @@ BEGIN;
 SELECT * FROM access.begin(
     '{reader}', NULL, 'worklist.read', 'worklist', NULL, NULL, NULL);
 SELECT * FROM access.last_measured('{signs}', NULL, {worklist} + 1);
+SELECT * FROM access.begin(
+    '{reader}', NULL, 'worklist.read', 'worklist',
+    ARRAY(SELECT public_id FROM resident ORDER BY public_id LIMIT {worklist}), NULL, NULL);
 COMMIT;

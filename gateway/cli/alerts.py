@@ -15,7 +15,7 @@ import typer
 from gateway.cli.database import database_url
 from gateway.cli.tables import show
 from gateway.errors import UsageError
-from gateway.platform.audit import command_actor
+from gateway.platform.audit import audit_shown, command_actor
 from gateway.platform.postgres import Connection, connect_blocking
 from gateway.platform.secret_files import secret, secret_path
 from gateway.platform.settings import load_settings
@@ -101,6 +101,7 @@ def list_(
         found = desk.list_alerts(
             connection, states=states, resident=resident, rule=rule, limit=limit
         )
+        audit_shown(connection, "alert.list", (alert.resident for alert in found))
     show(found, as_json=as_json)
 
 

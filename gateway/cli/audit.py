@@ -17,6 +17,7 @@ from gateway.platform.audit import (
     KEPT_DAYS_MIN,
     AuditEvent,
     Notary,
+    audit_shown,
     command_actor,
     list_audit,
     write_audit_blocking,
@@ -70,6 +71,7 @@ def list_entries(
         entries = list_audit(
             connection, resident=None if resident is None else str(resident), limit=limit
         )
+        audit_shown(connection, "audit.list", None if resident is None else [resident])
     show(entries, as_json=as_json)
 
 

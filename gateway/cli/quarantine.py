@@ -70,7 +70,9 @@ def list_(
     which = _filter(reason, device, hub, since, until)
     wanted = None if state == "all" else state
     entries = _run(
-        lambda connection: quarantine.list_entries(connection, which, state=wanted, limit=limit)
+        lambda connection: quarantine.list_entries(
+            connection, which, _by(None), state=wanted, limit=limit
+        )
     )
     if as_json:
         for entry in entries:
@@ -95,7 +97,7 @@ def list_(
 @app.command()
 def show(quarantine_id: int, *, as_json: AsJson = False) -> None:
     """显示一条及其原始字节 / show one entry with its bytes."""
-    entry = _run(lambda connection: quarantine.show_entry(connection, quarantine_id))
+    entry = _run(lambda connection: quarantine.show_entry(connection, quarantine_id, _by(None)))
     if entry is None:
         raise UsageError(f"没有这一条 / there is no entry {quarantine_id}")
     readable = _readable(entry) | {"content": bytes(entry["content"]).hex()}

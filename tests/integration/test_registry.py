@@ -8,9 +8,10 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from api.records import Link, NewDevice, NewHub, Registration
+from api.records import Link, NewDevice, NewHub, Registration, SharedLink
 from api.registry import (
     end_link,
+    end_shared_link,
     list_devices,
     list_homes,
     list_hubs,
@@ -99,6 +100,31 @@ def test_entering_the_same_again_changes_nothing(connection: Connection) -> None
     )
     assert (list_homes(connection), list_hubs(connection), list_devices(connection)) == before
     assert list_links(connection) == [a_link()]
+
+
+def test_what_becomes_of_a_resident_is_audited_once(connection: Connection) -> None:
+    shared = SharedLink(
+        device=CUFF, user_slot=2, resident=OTHER_RESIDENT, starts_at=MAY, ends_at=None
+    )
+    for _again in range(2):
+        register(
+            connection,
+            Registration(residents=[RESIDENT], links=[a_link()], shared_links=[shared]),
+        )
+    for _again in range(2):
+        end_link(connection, CUFF, 1, JUNE)
+        end_shared_link(connection, CUFF, 2, OTHER_RESIDENT, JUNE)
+    rows = connection.execute(
+        "SELECT action, public_id FROM audit JOIN resident USING (resident_id) ORDER BY audit_id"
+    ).fetchall()
+    assert rows == [
+        ("resident.add", RESIDENT),
+        ("resident.add", OTHER_RESIDENT),
+        ("link.add", RESIDENT),
+        ("link.share", OTHER_RESIDENT),
+        ("link.end", RESIDENT),
+        ("link.unshare", OTHER_RESIDENT),
+    ]
 
 
 def test_entering_a_device_again_corrects_its_model(connection: Connection) -> None:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import subprocess
+import sys
+import time
 from base64 import urlsafe_b64decode
 from collections.abc import Iterator
 from datetime import date, timedelta
@@ -13,7 +17,7 @@ from uuid import UUID
 import pytest
 from typer.testing import CliRunner
 
-from api.resident_import import Counts, Rejected, import_residents
+from api.resident_import import CHUNK_LINES, Counts, Rejected, import_residents
 from api.resident_keys import rewrap_keys
 from api.vault import Identity, IdentityVault, Sealed, add_master_key, open_vault
 from gateway.cli.admin import app
@@ -223,6 +227,46 @@ def test_the_command_reports_rejected_lines_in_a_file_and_by_its_exit_status(
     file.write_text(f"{HEADING}\n甲,{SAMPLE},,,,,,\n")
     assert CliRunner().invoke(app, words, catch_exceptions=False).exit_code == 0
     assert not (tmp_path / "residents.csv.rejected.csv").exists()
+
+
+def test_whoever_is_entered_or_changed_by_a_file_is_audited(
+    connection: Connection, vault: IdentityVault, database: str
+) -> None:
+    entered(connection, vault, f"甲,{a_number(1)},,,,,,", f"乙,{a_number(2)},,,,,,")
+    entered(connection, vault, f"甲甲,{a_number(1)},,,,,,", f"乙,{a_number(2)},,,,,,")
+    rows = query(
+        database,
+        "SELECT action, count(*), count(DISTINCT resident_id) FROM audit"
+        " WHERE actor LIKE 'cli:%' GROUP BY action ORDER BY action",
+    )
+    assert rows == [("profile.import", 1, 1), ("resident.import", 2, 2)]
+
+
+def test_an_import_that_was_killed_goes_on_when_it_is_run_again(
+    database: str, tmp_path: Path
+) -> None:
+    count = 3 * CHUNK_LINES
+    file = tmp_path / "residents.csv"
+    lines = (f"居民{i},{a_number(i)},,,,C1,," for i in range(count))
+    file.write_text("\n".join([HEADING, *lines]))
+    command = [sys.executable, "-m", "gateway.cli.main", "admin", "residents", "import", str(file)]
+    environment = os.environ | {"HEARTH_DATABASE_URL": database, "HEARTH_HOME": str(tmp_path)}
+    how_many = "SELECT count(*) FROM resident_profile"
+    nothing = subprocess.DEVNULL
+    with subprocess.Popen(command, env=environment, stdout=nothing, stderr=nothing) as killed:
+        while killed.poll() is None and query(database, how_many) == [(0,)]:
+            time.sleep(0.01)
+        killed.kill()
+    ((before,),) = query(database, how_many)
+    assert 0 < before < count
+    again = subprocess.run(
+        [*command, "--json"], env=environment, capture_output=True, text=True, check=False
+    )
+    assert again.returncode == 0, again.stderr
+    said = json.loads(again.stdout)
+    assert (said["entered"], said["unchanged"]) == (count - before, before)
+    assert (said["changed"], said["rejected"]) == (0, 0)
+    assert query(database, how_many) == [(count,)]
 
 
 def _key_of(home: Path, key_id: int) -> bytes:

@@ -20,6 +20,7 @@ from gateway.cli.admin.options import (
     open_archive,
 )
 from gateway.cli.tables import show
+from gateway.platform.audit import audit_shown
 from gateway.vital_sign import NO_USER_SLOT
 
 app = typer.Typer(
@@ -74,7 +75,9 @@ def list_links(
 ) -> None:
     """列出关联, 含已结束的 / list links, past ones too."""
     with open_archive() as connection:
-        show(registry.list_links(connection, device=device, resident=resident), as_json=as_json)
+        links = registry.list_links(connection, device=device, resident=resident)
+        audit_shown(connection, "link.list", (link.resident for link in links))
+    show(links, as_json=as_json)
 
 
 @app.command("end")
@@ -166,7 +169,6 @@ def list_shared(
 ) -> None:
     """列出谁共用哪台设备 / list who shares which slot."""
     with open_archive() as connection:
-        show(
-            registry.list_shared_links(connection, device=device, resident=resident),
-            as_json=as_json,
-        )
+        links = registry.list_shared_links(connection, device=device, resident=resident)
+        audit_shown(connection, "link.list", (link.resident for link in links))
+    show(links, as_json=as_json)

@@ -27,6 +27,12 @@ from api.vault import IdentityVault, add_master_key, open_vault
 from gateway.cli.admin.options import AsJson, NewId, PublicId, open_archive, register
 from gateway.cli.database import database_url
 from gateway.cli.tables import show
+from gateway.platform.audit import (
+    AuditEvent,
+    audit_shown,
+    command_actor,
+    write_audit_blocking,
+)
 from gateway.platform.postgres import Connection, connect
 from gateway.platform.settings import load_settings
 
@@ -66,7 +72,9 @@ def add_resident(*, resident: NewId = None, as_json: AsJson = False) -> None:
 def list_residents(*, as_json: AsJson = False) -> None:
     """列出居民 / list residents."""
     with open_archive() as connection:
-        show(registry.list_residents(connection), as_json=as_json)
+        residents = registry.list_residents(connection)
+        audit_shown(connection, "resident.list")
+    show(residents, as_json=as_json)
 
 
 @app.command(
@@ -210,6 +218,10 @@ def rotate_key(*, as_json: AsJson = False) -> None:
         wrapped = rewrap_keys(
             connection, vault, lambda done: progress.update(task, completed=done, lines=done)
         )
+        actor, origin = command_actor()
+        told = {"key_id": vault.key_id, "wrapped": wrapped}
+        event = AuditEvent(actor=actor, action="archive_key.rotate", origin=origin, detail=told)
+        write_audit_blocking(connection, [event])
     if as_json:
         typer.echo(json.dumps({"key_id": vault.key_id, "wrapped": wrapped}))
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from functools import cache
 
 from fastapi import FastAPI, Security
@@ -22,6 +23,7 @@ from api.limits import RATE_PER_S, LimitRate
 from api.live import Feed
 from api.openapi import BEARER, ERRORS, describe
 from api.problems import answer_problems
+from api.resident_file import COPIES_AT_ONCE_MAX
 from api.routes import (
     access,
     clinical,
@@ -70,6 +72,7 @@ def create_app(
     app.state.enrolment = None if office is None else enrolment.Desk(office)
     app.state.identities = identities
     app.state.webhooks = webhooks
+    app.state.copies = asyncio.Semaphore(COPIES_AT_ONCE_MAX)
     app.state.feed = Feed(archive)
     app.openapi = cache(lambda: describe_fhir(describe(app)))  # type: ignore[method-assign]  # as FastAPI documents it
     guarded = [Security(BEARER)]

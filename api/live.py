@@ -20,7 +20,7 @@ from uuid import UUID
 import orjson
 
 from api import metrics
-from api.access import ForbiddenError, Principal, SignedOutError
+from api.access import ForbiddenError, Principal, Role, SignedOutError
 from api.archive import Archive
 from api.json_rows import measurement_document
 from api.live_reads import (
@@ -40,6 +40,8 @@ from gateway.platform.logs import get_logger
 
 FOLLOWERS_MAX = 1000
 """More clients of one process are refused (503)."""
+FOLLOWERS_OF_A_PERSON_MAX = 20
+"""More streams of one person's account are refused (429), so that none keeps the others out."""
 QUEUE_EVENTS_MAX = 1000
 """A client that has so many events unread is dropped, by an event that says so; it can resume."""
 POLL_S = 0.05
@@ -72,6 +74,14 @@ class Told(Enum):
     """The account or session is not good any more."""
     RECONNECT = "reconnect"
     """The stream ends by itself: connect again with the last id."""
+
+
+class TooManyFollowersError(Exception):
+    """There are as many clients as there may be: `of_one`, this account's, else the process's."""
+
+    def __init__(self, *, of_one: bool) -> None:
+        super().__init__(of_one)
+        self.of_one = of_one
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -108,11 +118,6 @@ class Feed:
         self._place: Place | None = None
         self._ended = False
 
-    @property
-    def is_full(self) -> bool:
-        """Tell whether another client would be too many."""
-        return len(self._followers) >= FOLLOWERS_MAX
-
     async def run(self) -> None:
         """Deliver until `end` is called."""
         while not self._ended:
@@ -140,10 +145,12 @@ class Feed:
         Raises:
             ForbiddenError: the principal may see no one's values.
             SignedOutError: the account is disabled or the session revoked.
+            TooManyFollowersError: the process, or the account, has as many as it may.
             UnavailableError: the database is down.
         """
         follower.whom = await watched(self._archive, follower.principal, follower.only)
         async with self._attaching:
+            self._require_room(follower.principal)
             if not self._followers:
                 self._place = await end_of_feed(self._archive)
             place = self._place or START
@@ -157,6 +164,13 @@ class Feed:
             metrics.LIVE_CLIENTS.set(len(self._followers))
             if not self._followers and not self._ended:
                 self._somebody.clear()
+
+    def _require_room(self, principal: Principal) -> None:
+        if len(self._followers) >= FOLLOWERS_MAX:
+            raise TooManyFollowersError(of_one=False)
+        of_one = sum(other.principal.user == principal.user for other in self._followers)
+        if principal.role is not Role.SERVICE and of_one >= FOLLOWERS_OF_A_PERSON_MAX:
+            raise TooManyFollowersError(of_one=True)
 
     async def refresh(self, follower: Follower) -> None:
         """Ask anew whom a follower may see."""
@@ -246,7 +260,7 @@ async def stream(
     """Yield the stream of a follower, from a place on where one is given.
 
     Raises:
-        ForbiddenError, SignedOutError, UnavailableError: before the first event.
+        ForbiddenError, SignedOutError, TooManyFollowersError, UnavailableError: before the first event.
     """
     async with feed.followed(follower) as here:
         yield b"retry: 1000\n\n"

@@ -41,8 +41,10 @@ PAGE_ROWS = 5_000
 """Measurements that are read at once."""
 MEMORY_BYTES_MAX = 4 * 1024 * 1024
 """A longer copy is put together on disk."""
-COPY_BYTES_MAX = 256 * 1024 * 1024
-"""A longer copy is made by `hearth admin resident export`, not by the API."""
+COPIES_AT_ONCE_MAX = 2
+"""Each packs for a while; further ones wait for their turn."""
+PIECE_BYTES = 256 * 1024
+"""So much of a copy is handed over at once."""
 
 README = """\
 这是您在 Hearth 家庭体征档案中的全部数据。 / This is all that Hearth keeps of you.
@@ -64,15 +66,26 @@ _FIXED = ("measured_at", "sign", "device", "user_slot", "time_quality", "artefac
 
 async def resident_file(
     archive: Archive, vault: IdentityVault, principal: Principal, resident: UUID
-) -> bytes:
-    """Return the archive file; `Archive.reading` names the errors."""
+) -> IO[bytes]:
+    """Return the archive file, at its beginning, to be closed; `Archive.reading` names the errors."""
     profile = await person(archive, vault, principal, resident)
     pages = _pages(archive, principal, resident)
     resources = _resources(archive, principal, resident)
-    with tempfile.SpooledTemporaryFile(MEMORY_BYTES_MAX) as file:
+    file = tempfile.SpooledTemporaryFile(MEMORY_BYTES_MAX)  # noqa: SIM115 - whoever reads it closes it
+    try:
         await write_copy(file, profile, pages, resources)
-        file.seek(0)
-        return file.read(COPY_BYTES_MAX)
+    except BaseException:
+        file.close()
+        raise
+    file.seek(0)
+    return file
+
+
+async def pieces(file: IO[bytes]) -> AsyncIterator[bytes]:
+    """Yield a file to its end, and close it."""
+    with file:
+        while piece := await asyncio.to_thread(file.read, PIECE_BYTES):
+            yield piece
 
 
 async def export_resident(
@@ -138,12 +151,12 @@ async def write_copy(
             async for page in pages:
                 count += len(page)
                 lines_of_page, rows = await asyncio.to_thread(_rendered, page)
-                lines.write(lines_of_page)
+                await asyncio.to_thread(lines.write, lines_of_page)
                 table.write(rows)
         table.seek(0)
         with archive.open("measurements.csv", "w", force_zip64=True) as rows_file:
             while piece := table.read(MEMORY_BYTES_MAX):
-                rows_file.write(piece)
+                await asyncio.to_thread(rows_file.write, piece)
         await _write_resources(archive, resources)
     return count
 
@@ -162,7 +175,7 @@ async def _write_resources(
                 file = archive.open(f"fhir/{kind}.ndjson", "w", force_zip64=True)
                 current = kind
             assert file is not None  # noqa: S101 - opened at the first kind
-            file.write(lines)
+            await asyncio.to_thread(file.write, lines)
     finally:
         if file is not None:
             file.close()

@@ -96,8 +96,10 @@ class Exports:
         """Enter an export; a worker takes it at once.
 
         Raises:
+            SignedOutError: the account does not stand any more.
             TooManyExportsError: so many are under way already.
         """
+        await self._archive.note(principal, "export.begin", kinds=list(kinds))
         rows = await self._archive.write(
             _SQL["begin"],
             {
@@ -116,18 +118,41 @@ class Exports:
         return found
 
     async def status(self, principal: Principal, export: UUID) -> Status | None:
-        """Return how far an export of this principal is."""
+        """Return how far an export of this principal is.
+
+        Raises:
+            SignedOutError: the account does not stand any more.
+        """
+        await self._archive.vouch(principal)
         rows = await self._archive.rows(_SQL["read"], {"export": export, "account": principal.user})
         return _status(rows[0]) if rows else None
 
     async def cancel(self, principal: Principal, export: UUID) -> bool:
-        """End an export of this principal and remove its files; tells whether there was one."""
+        """End an export of this principal and remove its files; tells whether there was one.
+
+        Raises:
+            SignedOutError: the account does not stand any more.
+        """
+        await self._archive.vouch(principal)
         rows = await self._archive.write(
             _SQL["cancel"], {"export": export, "account": principal.user}
         )
         if rows:
             await asyncio.to_thread(shutil.rmtree, self._of(export), ignore_errors=True)
         return bool(rows)
+
+    async def handed_over(self, principal: Principal, export: UUID, kind: str) -> Path | None:
+        """Return a whole file of an export of this principal, audited; None: there is none.
+
+        Raises:
+            SignedOutError: the account does not stand any more.
+        """
+        status = await self.status(principal, export)
+        path = self.file(export, kind)
+        if status is None or status.state != "complete" or kind not in KINDS or not path.is_file():
+            return None
+        await self._archive.note(principal, "export.read", export=str(export), kind=kind)
+        return path
 
     def file(self, export: UUID, kind: str) -> Path:
         """Return where the resources of a kind lie."""

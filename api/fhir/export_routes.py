@@ -113,9 +113,8 @@ async def read_export_file(
     exports: ExportsOfApp, principal: CurrentPrincipal, export: UUID, kind: str
 ) -> Response:
     """Return the resources of one kind, one a line; only to whoever began the export."""
-    status = await _found(exports, principal, export)
-    path = exports.file(export, kind) if kind in KINDS else None
-    if status.state != "complete" or path is None or not path.is_file():
+    path = await exports.handed_over(principal, export, kind)
+    if path is None:
         raise _unknown()
     return FileResponse(path, media_type=NDJSON)
 

@@ -159,13 +159,23 @@ class Subscriptions:
         return made, secret
 
     async def read(self, principal: Principal, subscription: UUID) -> Subscription | None:
-        """Return a subscription of this principal."""
+        """Return a subscription of this principal.
+
+        Raises:
+            SignedOutError: the account does not stand any more.
+        """
+        await self._archive.vouch(principal)
         parameters = {"subscription": subscription, "account": principal.user}
         rows = await self._archive.rows(_SQL["read"], parameters)
         return _subscription(rows[0]) if rows else None
 
     async def delete(self, principal: Principal, subscription: UUID) -> bool:
-        """Forget a subscription of this principal; tells whether there was one."""
+        """Forget a subscription of this principal; tells whether there was one.
+
+        Raises:
+            SignedOutError: the account does not stand any more.
+        """
+        await self._archive.vouch(principal)
         parameters = {"subscription": subscription, "account": principal.user}
         return bool(await self._archive.write(_SQL["delete"], parameters))
 

@@ -12,7 +12,7 @@ from fastapi import APIRouter, Depends, Header, Query, Request
 from fastapi.responses import Response, StreamingResponse
 
 from api.access import CurrentPrincipal, Needs, Role, require
-from api.live import Feed, Follower, read_place, stream
+from api.live import Feed, Follower, TooManyFollowersError, read_place, stream
 from api.openapi import UNKNOWN_RESIDENT
 from api.problems import ParameterError, problem
 from api.routes.parameters import PREFIX
@@ -80,10 +80,16 @@ async def follow(
         after = read_place(last_event_id)
     except ValueError as error:
         raise ParameterError("last-event-id", f"不是有效的编号 / {error}") from error
-    if feed.is_full:
-        return problem(HTTPStatus.SERVICE_UNAVAILABLE, "订阅者过多 / too many clients follow")
     events = stream(feed, Follower(principal=principal, only=resident), after)
-    first = await anext(events)  # who may not follow is told so before the stream begins
+    try:
+        first = await anext(events)  # who may not follow is told so before the stream begins
+    except TooManyFollowersError as error:
+        if error.of_one:
+            return problem(
+                HTTPStatus.TOO_MANY_REQUESTS,
+                "此账户的订阅过多: 请先关闭其他页面 / this account follows too often: close other pages",
+            )
+        return problem(HTTPStatus.SERVICE_UNAVAILABLE, "订阅者过多 / too many clients follow")
 
     async def whole() -> AsyncIterator[bytes]:
         async with aclosing(events):

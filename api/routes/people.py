@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Body, Depends, Header, HTTPException, Request
-from fastapi.responses import Response
+from fastapi.responses import Response, StreamingResponse
 
 from api.access import CurrentPrincipal
 from api.conditional import entity_tag, is_known
@@ -25,7 +26,7 @@ from api.people import (
     targets_of,
 )
 from api.profile import Target
-from api.resident_file import FILE_NAME, MEDIA_TYPE, resident_file
+from api.resident_file import FILE_NAME, MEDIA_TYPE, pieces, resident_file
 from api.routes.parameters import PREFIX, ArchiveOfApp, ResidentId, json_body, json_response
 from api.vault import IdentityVault
 from gateway.errors import UnavailableError
@@ -156,12 +157,18 @@ async def write_targets(
     | UNKNOWN_RESIDENT,
 )
 async def read_copy(
-    archive: ArchiveOfApp, vault: Identities, principal: CurrentPrincipal, resident: ResidentId
+    request: Request,
+    archive: ArchiveOfApp,
+    vault: Identities,
+    principal: CurrentPrincipal,
+    resident: ResidentId,
 ) -> Response:
-    """Return all that is kept of a resident as one archive file (ZIP with JSON and CSV)."""
-    content = await resident_file(archive, vault, principal, resident)
-    return Response(
-        content,
+    """Return all that is kept of a resident as one archive file (ZIP with JSON, CSV and FHIR)."""
+    turns: asyncio.Semaphore = request.app.state.copies
+    async with turns:
+        file = await resident_file(archive, vault, principal, resident)
+    return StreamingResponse(
+        pieces(file),
         media_type=MEDIA_TYPE,
         headers={"Content-Disposition": f'attachment; filename="{FILE_NAME}"'},
     )

@@ -7,6 +7,7 @@ import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from http import HTTPStatus
 from uuid import UUID
 
 import httpx
@@ -143,6 +144,33 @@ async def test_every_route_answers_every_case_as_expected(town: str, case: str) 
             if expected >= 400 and "{resident}" in path:
                 assert not SYSTOLIC.search(response.text)
         assert wrong == [], wrong
+
+
+@pytest.mark.parametrize(
+    "case", ["service", "clinician_team", "resident_own", "administrator", "coordinator_team"]
+)
+async def test_a_token_of_an_account_that_is_disabled_opens_nothing_of_anybody(
+    town: str, case: str
+) -> None:
+    """Whatever the route: the token itself is good for minutes yet."""
+    of_nobody = {"/openapi.json", "/metrics", f"{API}/health", f"{API}/signs"}
+    async with in_case(town, case) as (api, resident):
+        query(town, "UPDATE account SET disabled_at = now()")
+        said = {
+            (method, path): (await ask(api, method, path, resident)).status_code
+            for (method, path), entry in MATRIX.items()
+            if entry.expected("nobody") == 401 and path not in of_nobody
+        }
+    nowhere = {HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_IMPLEMENTED}
+    of_nothing = {("GET", "/fhir/Provenance"), ("POST", "/fhir/Subscription")}  # as the matrix asks
+    let_in = {
+        (method, path): status
+        for (method, path), status in said.items()
+        if status not in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, *nowhere}
+        and (method, path) not in of_nothing
+        and not (status == HTTPStatus.NOT_FOUND and "{id}" in path)  # an id that can be nothing's
+    }
+    assert let_in == {}, let_in
 
 
 async def test_a_withheld_sign_is_in_no_answer_but_the_residents_own(town: str) -> None:

@@ -13,15 +13,25 @@ from uuid import UUID
 import httpx
 import pytest
 
-from api import live
+from api import accounts, live
 from api.access import Principal, Role
+from api.accounts import NewAccount
 from api.live import Follower, Told, read_place
 from api.resident_merge import merge
 from api.server import serving
 from gateway.platform.postgres import connect_blocking
 from gateway.platform.settings import LOOPBACK
 from ingest.alerts.rules import seed_rules
-from tests.archives import API, BEARER, a_config, public_id, served, store
+from tests.archives import (
+    API,
+    BEARER,
+    a_config,
+    a_token,
+    a_vault,
+    public_id,
+    served,
+    store,
+)
 from tests.fixtures.database import as_api
 from tests.worlds import NOON, OTHER_RESIDENT, a_pressure, a_weight, enter_registry, query
 
@@ -273,6 +283,23 @@ async def test_too_many_clients_are_refused(
     async with following(api, resident):
         response = await api.get(f"{API}/live", params={"resident": str(resident)})
         assert response.status_code == 503
+
+
+async def test_one_person_cannot_take_everybodys_streams(
+    database: str, api: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "FOLLOWERS_OF_A_PERSON_MAX", 1)
+    resident = public_id(database)
+    new = NewAccount(login="own", role=Role.RESIDENT, resident=resident, has_totp=False)
+    with connect_blocking(database, application="hearth-tests") as connection:
+        accounts.add_account(connection, a_vault(), new)
+        account, session = accounts.open_session(connection, "own", timedelta(hours=1))
+    mine = {"Authorization": f"Bearer {a_token(account, session)}"}
+    async with api.stream("GET", f"{API}/live", headers=mine) as first:
+        assert first.status_code == 200
+        assert (await api.get(f"{API}/live", headers=mine)).status_code == 429
+        async with following(api, resident):
+            pass  # a service holds streams of many people
 
 
 def test_whoever_reads_too_slowly_is_dropped_by_name(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,11 +13,15 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 
+from api import resident_file
+from api.archive import open_archive
+from api.idempotency import forget_old_answers
 from api.resident_import import import_residents
 from gateway.platform.postgres import connect_blocking
 from gateway.stored import QUARANTINE_REASONS
 from ingest.verdicts import Verdict
 from tests.archives import API, IDENTITIES, api_over, public_id, store
+from tests.fixtures.database import as_api
 from tests.worlds import (
     NOON,
     OTHER_RESIDENT,
@@ -179,6 +183,66 @@ async def test_a_write_with_a_key_is_done_once_and_answered_again(
     assert bad.status_code == 400
 
 
+async def test_a_look_up_by_a_body_is_kept_nowhere_and_audited_each_time(
+    database: str, api: httpx.AsyncClient
+) -> None:
+    key = {"Idempotency-Key": str(uuid4())}
+    for _ in range(2):
+        found = await api.post(f"{API}/residents/search", json={"national_id": SAMPLE}, headers=key)
+        assert found.json()["items"][0]["name"] == "王秀英"
+        assert "idempotent-replayed" not in found.headers
+    assert query(database, "SELECT count(*) FROM idempotent_answer") == [(0,)]
+    audited = (
+        "SELECT count(*) FROM audit"
+        " WHERE action = 'resident.search' AND resident_id IS NOT NULL AND detail ? 'by'"
+    )
+    assert query(database, audited) == [(2,)], "whom it showed is told of each time"
+
+
+async def test_an_answer_that_was_kept_is_seen_by_its_own_principal_only(
+    database: str, api: httpx.AsyncClient
+) -> None:
+    resident = public_id(database, OTHER_RESIDENT)
+    link = {"device": DEVICE, "user_slot": 7, "resident": str(resident)}
+    key = {"Idempotency-Key": str(uuid4())}
+    assert (await api.post(f"{API}/links", json=link, headers=key)).status_code == 200
+    assert query(database, "SELECT count(*) FROM idempotent_answer") == [(1,)]
+    ((mine,),) = query(database, "SELECT principal FROM idempotent_answer")
+    with connect_blocking(as_api(database), application="hearth-tests") as connection:
+        for principal, seen in (("", 0), (str(uuid4()), 0), (mine, 1)):
+            connection.execute("SELECT set_config('hearth.principal', %s, true)", [principal])
+            counted = connection.execute("SELECT count(*) FROM idempotent_answer").fetchone()
+            assert counted == (seen,), principal
+
+
+async def test_an_answer_that_was_kept_is_not_given_to_an_account_that_is_disabled(
+    database: str, api: httpx.AsyncClient
+) -> None:
+    resident = public_id(database, OTHER_RESIDENT)
+    link = {"device": DEVICE, "user_slot": 7, "resident": str(resident)}
+    key = {"Idempotency-Key": str(uuid4())}
+    assert (await api.post(f"{API}/links", json=link, headers=key)).status_code == 200
+    query(database, "UPDATE account SET disabled_at = now()")
+    assert (await api.post(f"{API}/links", json=link, headers=key)).status_code == 401
+
+
+async def test_answers_that_were_kept_are_forgotten_after_a_day(
+    database: str, api: httpx.AsyncClient
+) -> None:
+    resident = public_id(database, OTHER_RESIDENT)
+    link = {"device": DEVICE, "user_slot": 7, "resident": str(resident)}
+    for key in ("of-a-day-ago", "of-this-morning"):
+        await api.post(f"{API}/links", json=link, headers={"Idempotency-Key": key})
+    query(
+        database,
+        "UPDATE idempotent_answer SET answered_at = now() - CASE key"
+        " WHEN 'of-a-day-ago' THEN interval '25 hours' ELSE interval '23 hours' END",
+    )
+    async with open_archive(as_api(database)) as archive:
+        await forget_old_answers(archive.pool)
+    assert query(database, "SELECT key FROM idempotent_answer") == [("of-this-morning",)]
+
+
 async def test_a_write_under_way_is_not_done_twice(database: str, api: httpx.AsyncClient) -> None:
     resident = public_id(database, OTHER_RESIDENT)
     link = {"device": DEVICE, "user_slot": 7, "resident": str(resident)}
@@ -239,6 +303,25 @@ def test_the_reasons_words_are_those_of_the_verdicts() -> None:
     assert reasons == QUARANTINE_REASONS
 
 
+async def test_whom_a_list_shows_is_audited_by_name_and_nobody_else(
+    database: str, api: httpx.AsyncClient
+) -> None:
+    shown = {}
+    for route in ("worklists/last-measured", "links"):
+        page = (await api.get(f"{API}/{route}", params={"limit": 1})).json()
+        assert page["next"] is not None, "there is one more, which is not shown"
+        (shown[route],) = {item["resident"] for item in page["items"]}
+    rows = query(
+        database,
+        "SELECT action, public_id::text, detail ->> 'by' FROM audit JOIN resident USING (resident_id)"
+        " WHERE action IN ('worklist.read', 'link.list') ORDER BY audit_id",
+    )
+    assert rows == [
+        ("worklist.read", shown["worklists/last-measured"], "service"),
+        ("link.list", shown["links"], "service"),
+    ]
+
+
 async def test_the_worklist_tells_when_and_no_values(database: str, api: httpx.AsyncClient) -> None:
     await store(database, a_pressure(), a_weight(at=NOON - timedelta(days=3)))
     items = (await api.get(f"{API}/worklists/last-measured")).json()["items"]
@@ -263,6 +346,17 @@ def response_text(content: bytes) -> str:
     """The Observations of a copy, as they are written: a parsed number has lost its last zero."""
     with zipfile.ZipFile(io.BytesIO(content)) as copy:
         return copy.read("fhir/Observation.ndjson").decode()
+
+
+async def test_a_copy_of_many_pieces_is_handed_over_whole(
+    database: str, api: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resident_file, "PIECE_BYTES", 64)
+    await store(database, a_pressure(), a_weight("70.050"))
+    response = await api.get(f"{API}/residents/{public_id(database)}/copy")
+    with zipfile.ZipFile(io.BytesIO(response.content)) as copy:
+        assert copy.testzip() is None
+        assert len(copy.read("measurements.json").splitlines()) == 2
 
 
 async def test_a_copy_has_everything_in_three_forms(database: str, api: httpx.AsyncClient) -> None:

@@ -71,6 +71,26 @@ async def test_an_export_has_every_resource_once(database: str, api: httpx.Async
     assert ("observation.export",) in actions
 
 
+async def test_a_file_of_an_export_is_audited_and_not_for_an_account_that_is_disabled(
+    database: str, api: httpx.AsyncClient
+) -> None:
+    await some_readings(database)
+    accepted = await api.get("/fhir/$export", headers=ASYNC)
+    manifest = await finished(api, accepted.headers["content-location"])
+    path = urlsplit(manifest["output"][0]["url"]).path
+    assert (await api.get(path)).status_code == 200
+    query(database, "UPDATE account SET disabled_at = now()")
+    assert (await api.get(path)).status_code == 401
+    status = urlsplit(accepted.headers["content-location"]).path
+    assert (await api.get(status)).status_code == 401
+    assert (await api.delete(status)).status_code == 401
+    assert (await api.get("/fhir/$export", headers=ASYNC)).status_code == 401
+    acts = query(
+        database, "SELECT action FROM audit WHERE action LIKE 'export.%' ORDER BY audit_id"
+    )
+    assert acts == [("export.begin",), ("export.read",)]
+
+
 async def test_an_export_of_one_kind_since_a_time(database: str, api: httpx.AsyncClient) -> None:
     await some_readings(database)
     for since, counts in (("2026-01-01", {"Observation": 9}), ("2999-01-01", {})):

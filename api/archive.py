@@ -46,13 +46,11 @@ from gateway.stored import FLAG_ARTEFACT
 from gateway.vital_sign import VitalSign
 from gateway.vitals import BY_CODE, QUANTITIES
 
-CONNECTIONS_MAX = 8
+CONNECTIONS_MAX = 16
 """Further requests wait for a connection, at most `gateway.platform.postgres.POOL_WAIT_S_MAX`."""
 STATEMENT_MS_MAX = 5_000
 """The database gives up on a statement that takes longer; the request ends with 503."""
-_SESSION = (
-    f"-c statement_timeout={STATEMENT_MS_MAX} -c default_transaction_read_only=on -c timezone=UTC"
-)
+_SESSION = f"-c statement_timeout={STATEMENT_MS_MAX} -c timezone=UTC"
 _SQL = Path(__file__).parent / "sql"
 _ACCESS = load_queries(_SQL / "access.sql")
 _STATE = load_queries(_SQL / "state.sql")
@@ -73,14 +71,8 @@ async def open_archive(dsn: str) -> AsyncIterator[Archive]:
         application="hearth-api",
         size_max=CONNECTIONS_MAX,
         autocommit=True,
-        configure=_configure,
     ) as pool:
         yield Archive(pool)
-
-
-async def _configure(connection: AsyncConnection) -> None:
-    # Statements by themselves only read; a transaction writes its audit first.
-    await connection.set_read_only(False)
 
 
 class Archive:
@@ -114,7 +106,7 @@ class Archive:
         """
         require(principal, needs, resident)
         whom = list(residents) or None if resident is None else [resident]
-        parameters = _beginning(principal, action, needs, whom, reason)
+        parameters = beginning(principal, action, needs, whom, reason)
         with translated():
             async with self.pool.connection() as connection:
                 async with connection.transaction():
@@ -136,35 +128,36 @@ class Archive:
     ) -> None:
         """Audit whom a list shows, each by name: the last act of a `reading` without them."""
         if residents:
-            shown = _beginning(principal, action, needs, residents, None)
+            shown = beginning(principal, action, needs, residents, None)
             await connection.execute(_ACCESS["begin"], shown, prepare=True)
 
     async def read(
         self,
         principal: Principal,
         statement: bytes,
-        parameters: Mapping[str, object],
+        parameters: dict[str, object],
         *,
         action: str,
         resident: UUID,
     ) -> list[TupleRow]:
-        """Run one statement that reads a resident's values, in one round trip; else as `reading`.
+        """Run one statement that decides and reads a resident's values; else as `reading`.
 
-        It is sent together with what decides: the functions of the schema `access` give nothing to
-        whom that refuses. Times come in microseconds since 2000.
+        It calls `access.begin` itself, so that it is a transaction of its own; each row ends with what
+        stands in the way, null for nothing, and a row without a time is there for that alone. Times come
+        in microseconds since 2000.
         """
         require(principal, Needs.VALUES, resident)
-        beginning = _beginning(principal, action, Needs.VALUES, [resident], None)
+        begun = beginning(principal, action, Needs.VALUES, [resident], None)
         with translated():
             async with self.pool.connection() as connection:
-                found = microseconds_cursor(connection)
-                async with connection.pipeline(), connection.transaction():
-                    begun = await connection.execute(_ACCESS["begin"], beginning, prepare=True)
-                    await found.execute(statement, parameters, prepare=True)
-                refusal = _refusal(await begun.fetchall())
-                if refusal is not None:
-                    raise refusal
-                return await found.fetchall()
+                cursor = microseconds_cursor(connection)
+                await cursor.execute(statement, begun | parameters, prepare=True)
+                rows = await cursor.fetchall()
+        measured_at, *_columns, why = rows[0]
+        refusal = _refusal([(resident, why is None, why)])
+        if refusal is not None:
+            raise refusal
+        return [] if measured_at is None else rows
 
     async def writing(
         self, principal: Principal, needs: Needs, query: sql.SQL, **given: object
@@ -222,7 +215,7 @@ class Archive:
         return await self.read(
             principal,
             PAGE[selection.order],
-            page_parameters(resident, selection),
+            page_parameters(selection),
             action="measurement.read",
             resident=resident,
         )
@@ -232,7 +225,7 @@ class Archive:
 
         They are the same row, twice, where the latest is no artefact. `reading` names the errors.
         """
-        parameters = {"resident": resident, "signs": list(BY_CODE), "artefact": FLAG_ARTEFACT}
+        parameters = {"signs": list(BY_CODE), "artefact": FLAG_ARTEFACT}
         return await self.read(
             principal, LATEST, parameters, action="measurement.latest", resident=resident
         )
@@ -471,14 +464,14 @@ class Archive:
                 return await cursor.fetchall() if cursor.description else []
 
 
-def _beginning(
+def beginning(
     principal: Principal,
     action: str,
     needs: Needs,
     whom: Sequence[UUID] | None,
     reason: str | None,
 ) -> dict[str, object]:
-    """Return the parameters of `begin`; `whom` None: all whom the principal may see."""
+    """Return the parameters of `access.begin`; `whom` None: all whom the principal may see."""
     return {
         "reader": principal.user,
         "session": principal.session,

@@ -21,7 +21,7 @@ import orjson
 from api.cursor import TOKEN_CHARS, encode_place
 from api.documents import AbsentValue, ConvertedValue, PresentValue
 from api.json_rows import measurement_document
-from api.measurement_rows import VALUES_AT, read_measurement
+from api.measurement_rows import DEVICE_AT, VALUES_AT, read_measurement
 from gateway.platform.postgres import POSTGRES_EPOCH_US, TupleRow
 from gateway.stored import EXPONENT_BITS, FLAG_ARTEFACT
 from gateway.vitals import BY_CODE
@@ -40,11 +40,10 @@ _PLACE = np.dtype(
 """As `api.cursor` packs it."""
 (_MEASURED_US, _DEVICE_ID, _USER_SLOT, _SIGN, _IDENTITY_US, _STORED_US, _RECEIVED_AFTER_S,
  _UTC_OFFSET, _TIME_QUALITY, _UNIT_SET, _DIGITS, _STATUS, _FLAGS) = range(VALUES_AT)  # fmt: skip
-_DEVICE = -1
 """Columns of a row of `api.measurement_rows`; its times are microseconds since 2000."""
 _OFFSET_STEP_US = OFFSET_STEP_MIN * 60 * 1_000_000
 
-_kind = itemgetter(_DEVICE, _USER_SLOT, _SIGN, _UTC_OFFSET, _TIME_QUALITY, _UNIT_SET, _DIGITS, _STATUS,
+_kind = itemgetter(DEVICE_AT, _USER_SLOT, _SIGN, _UTC_OFFSET, _TIME_QUALITY, _UNIT_SET, _DIGITS, _STATUS,
                    _FLAGS)  # fmt: skip
 """What readings that share a template have in common, but for which of their values are absent."""
 _UNKNOWN = b""

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
 from pathlib import Path
-from uuid import UUID
 
 from api.cursor import BEFORE_ALL, BEHIND_ALL, EPOCH, Place
 from gateway.platform.postgres import (
@@ -23,6 +22,8 @@ from gateway.vitals import BY_CODE, SIGNS
 _MEASUREMENTS = load_queries(Path(__file__).parent / "sql" / "measurements.sql")
 VALUES_AT = 13
 """A row's values come behind so many columns: those of its sign, in the order of its quantities."""
+DEVICE_AT = VALUES_AT + QUANTITIES_MAX
+"""Behind them, the device's address."""
 
 
 def _value(place: int) -> sql.Composable:
@@ -90,15 +91,15 @@ PAGE = {
     for order, direction in ((Order.DESC, "descending"), (Order.ASC, "ascending"))
 }
 LATEST = compiled(_MEASUREMENTS["latest"].format(values=VALUES))
-"""Both give the columns of `stored_measurement`, with each time in microseconds since 2000."""
+"""Both give the columns of `stored_measurement`, with each time in microseconds since 2000, and then
+what stands in the way (`Archive.read`)."""
 _START = {Order.DESC: BEHIND_ALL, Order.ASC: BEFORE_ALL}
 
 
-def page_parameters(resident: UUID, selection: Selection) -> dict[str, object]:
-    """Return the parameters of the statements in `PAGE`."""
+def page_parameters(selection: Selection) -> dict[str, object]:
+    """Return the parameters of the statements in `PAGE`, but for those of `access.begin`."""
     place = selection.after or _START[selection.order]
     return {
-        "resident": resident,
         "signs": [sign.code for sign in selection.signs],
         "from_at": selection.from_at,
         "to_at": selection.to_at,
@@ -147,5 +148,5 @@ def stored_measurement(row: TupleRow) -> StoredMeasurement:
         status=status,
         flags=flags,
         values=row[VALUES_AT : VALUES_AT + len(BY_CODE[sign].quantities)],
-        device=row[-1],
+        device=row[DEVICE_AT],
     )

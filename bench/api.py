@@ -48,8 +48,10 @@ GOAL_GROWTH = 1.2
 """The cost of a request over the whole archive, over that in the small one."""
 CONNECTIONS_FEW = 2
 """Connections at which it is measured how long a request takes; one for each core of a small server."""
-CONNECTIONS = 16
-"""Twice as many as the API has to the database (`api.archive.CONNECTIONS_MAX`): it is never without a request."""
+CONNECTIONS = 32
+"""More than the API has to the database (`api.archive.CONNECTIONS_MAX`): it is never without a request."""
+CONNECTIONS_HEAVY = 4
+"""The same for what keeps a core of the database busy for long: at more of them each only waits for the others."""
 SECONDS, SECONDS_QUICK = 15.0, 5.0
 WARM_S = 8.0
 """Beforehand, unmeasured: each connection's first look over a year of chunks is planned, 0.2 s of work."""
@@ -74,6 +76,8 @@ class Case:
     script: str
     goal: bool
     """Whether the goals of latency, rate and growth are for it."""
+    connections: int = CONNECTIONS
+    """At which the rate is measured, the API's and pgbench's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +102,10 @@ def bench_api(server: str, *, quick: bool, progress: Callable[[str], None]) -> l
         for case in cases():
             asked = _measured(archive, case, seconds, rounds)
             raw = [archive.pgbench(case, seconds) for _ in range(rounds)]
-            results += _results(case, asked, raw, small[case.name], rows)
+            measured = _results(case, asked, raw, small[case.name], rows)
+            for result in measured:
+                progress(str(result))
+            results += measured
         return results
 
 
@@ -135,6 +142,7 @@ def cases() -> tuple[Case, ...]:
             path=lambda _resident: f"/api/v1/worklists/last-measured?limit={WORKLIST}",
             script=peers["worklist"],
             goal=False,
+            connections=CONNECTIONS_HEAVY,
         ),
     )
 
@@ -184,7 +192,7 @@ class _Archive:
         At all of them the API is never idle and a request waits for the others: that tells the rate. How
         long one takes is told by as many as there are cores.
         """
-        all_, few = (self._ask(api, case, seconds, n) for n in (CONNECTIONS, CONNECTIONS_FEW))
+        all_, few = (self._ask(api, case, seconds, n) for n in (case.connections, CONNECTIONS_FEW))
         ms = few["ms"]
         return Round(
             p50_ms=ms[len(ms) // 2],
@@ -221,7 +229,7 @@ class _Archive:
             done = subprocess.run(  # noqa: S603 - PostgreSQL's own
                 [
                     *(self._program, "-n", "-M", "prepared", "-f", script.name),
-                    *("-c", str(CONNECTIONS), "-T", str(int(seconds))),
+                    *("-c", str(case.connections), "-T", str(int(seconds))),
                     *("-D", f"residents={self._residents}"),
                 ],
                 env=os.environ | dsn_parts(self._reader),

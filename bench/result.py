@@ -28,6 +28,10 @@ class Result:
     rounds: int
     spread: float
 
+    def __str__(self) -> str:
+        """Say it in a line, for whoever waits for the others."""
+        return f"{self.name}: {self.value} {self.unit}, {self.ratio} of {self.against}"
+
     def as_json(self) -> dict[str, Any]:
         """Return the object that --json prints, one a line."""
         return asdict(self)

@@ -1,26 +1,25 @@
 -- What the API asks the database for each kind of request, as pgbench scripts (bench.api): the same
--- transaction by the same role. {reader}: the account of the API's token; {since}: the first instant.
+-- statements by the same role. {reader}: the account of the API's token; {since}: the first instant.
 
 -- name: pressure
 -- 90 days of a resident's blood pressure.
 \set r random(1, :residents)
-BEGIN;
-SELECT * FROM access.begin(
+SELECT *
+FROM access.begin(
     '{reader}', NULL, 'measurement.read', 'values',
-    ARRAY[('00000000-0000-4000-8000-' || lpad(to_hex(:r::integer), 12, '0'))::uuid], NULL, NULL);
-SELECT * FROM access.page_descending(
-    :r::integer, '{pressure}', '{since}', 'infinity', 'infinity', 0, 0::smallint, 0::smallint, 0, 1001);
-COMMIT;
+    ARRAY[('00000000-0000-4000-8000-' || lpad(to_hex(:r::integer), 12, '0'))::uuid], NULL, NULL) AS begun
+LEFT JOIN LATERAL access.page_descending(
+    begun.resident_id, '{pressure}', '{since}', 'infinity', 'infinity', 0, 0::smallint, 0::smallint, 0, 1001
+) ON true;
 
 -- name: latest
 -- The latest of all signs.
 \set r random(1, :residents)
-BEGIN;
-SELECT * FROM access.begin(
+SELECT *
+FROM access.begin(
     '{reader}', NULL, 'measurement.latest', 'values',
-    ARRAY[('00000000-0000-4000-8000-' || lpad(to_hex(:r::integer), 12, '0'))::uuid], NULL, NULL);
-SELECT * FROM access.latest(:r::integer, '{signs}', 1::smallint);
-COMMIT;
+    ARRAY[('00000000-0000-4000-8000-' || lpad(to_hex(:r::integer), 12, '0'))::uuid], NULL, NULL) AS begun
+LEFT JOIN LATERAL access.latest(begun.resident_id, '{signs}', 1::smallint) ON true;
 
 -- name: worklist
 -- Who was last measured when.

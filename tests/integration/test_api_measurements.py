@@ -17,6 +17,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from api.access import Needs, Principal, Role
+from api.archive import beginning
 from api.measurement_rows import LATEST, PAGE, Order, Selection, page_parameters
 from gateway.measurement import Measurement
 from gateway.platform.embedded.database import SUPERUSER, Database
@@ -24,7 +26,7 @@ from gateway.platform.postgres import connect_blocking
 from gateway.quantity import Absent
 from gateway.stored import FLAG_ARTEFACT
 from gateway.vitals import BY_NAME, SIGNS
-from tests.archives import API, api_over, public_id, store
+from tests.archives import API, SERVICE, api_over, public_id, store
 from tests.worlds import NOON, OTHER_RESIDENT, a_pressure, a_weight, enter_registry
 
 pytestmark = pytest.mark.integration
@@ -370,9 +372,11 @@ async def test_measurements_are_read_along_the_index_of_the_resident(
     database_server: Database, database: str
 ) -> None:
     enter_registry(database)
+    principal = Principal(user=SERVICE.id, role=Role.SERVICE)
+    asked = beginning(principal, "tests.read", Needs.VALUES, [public_id(database)], None)
     newest, oldest = (
-        page_parameters(
-            public_id(database),
+        asked
+        | page_parameters(
             Selection(
                 signs=SIGNS,
                 from_at=NOON - timedelta(days=365),
@@ -380,7 +384,7 @@ async def test_measurements_are_read_along_the_index_of_the_resident(
                 order=order,
                 after=None,
                 limit=101,
-            ),
+            )
         )
         for order in (Order.DESC, Order.ASC)
     )
@@ -399,7 +403,6 @@ async def test_measurements_are_read_along_the_index_of_the_resident(
             "timestamptz '2026-09-01 00:00+00', '2026-10-26 00:00+00', '1 hour') AS at"
         )
         connection.execute("ANALYZE measurement")
-        connection.execute("SELECT set_config('hearth.readable', '{101}', false)")
         connection.execute(
             "LOAD 'auto_explain'; SET auto_explain.log_min_duration = 0;"
             " SET auto_explain.log_nested_statements = on; SET auto_explain.log_format = 'json';"

@@ -17,6 +17,7 @@ from uuid import uuid4
 
 import httpx
 import pytest
+from psycopg.errors import InsufficientPrivilege
 
 from api import server
 from api.archive import open_archive
@@ -25,11 +26,11 @@ from api.issuer.tokens import AUDIENCE, Signer
 from api.records import NewDevice, NewHub, Registration
 from api.registry import register
 from api.server import serving
-from gateway.errors import UnavailableError, UsageError
+from gateway.errors import UsageError
 from gateway.platform import postgres
 from gateway.platform.audit import Notary
 from gateway.platform.ports import free_port
-from gateway.platform.postgres import connect_blocking, sql, translated
+from gateway.platform.postgres import connect_blocking, sql
 from gateway.platform.settings import LOOPBACK
 from gateway.vitals import QUANTITIES
 from tests.archives import API, BEARER, SERVICE, a_config, public_id, served, store
@@ -144,11 +145,12 @@ async def test_the_ledger_accounts_for_every_hub(database: str, api: httpx.Async
     assert idle["balanced"]
 
 
-async def test_nothing_can_be_written_through_the_archive(database: str) -> None:
-    async with open_archive(as_api(database)) as archive:
-        with pytest.raises(UnavailableError, match="read-only"), translated():
-            async with archive.pool.connection() as connection:
-                await connection.execute("INSERT INTO home DEFAULT VALUES")
+@pytest.mark.parametrize("table", ["home", "resident", "link", "measurement", "account", "change"])
+async def test_nothing_can_be_written_through_the_archive(database: str, table: str) -> None:
+    insert = sql.SQL("INSERT INTO {} DEFAULT VALUES").format(sql.Identifier(table))
+    async with open_archive(as_api(database)) as archive, archive.connection() as connection:
+        with pytest.raises(InsufficientPrivilege, match="permission denied"):
+            await connection.execute(insert)
 
 
 async def test_a_statement_that_takes_too_long_is_given_up(
@@ -427,11 +429,11 @@ async def test_the_audit_tells_where_a_read_came_from_by_proxies_of_ours_only(
 
 async def test_who_bears_no_token_has_the_rate_of_their_address(database: str) -> None:
     enter_registry(database)
-    async with served(database, rate_per_s=1, proxies=(LOOPBACK,)) as api:
+    async with served(database, rate_per_s=0.01, proxies=(LOOPBACK,)) as api:
         answers = [
             await api.get("/oauth/jwks", headers={"X-Forwarded-For": address})
-            for address in ("198.51.100.7", "198.51.100.7", "198.51.100.7", "198.51.100.8")
+            for address in ("198.51.100.7", "198.51.100.7", "198.51.100.8")
         ]
-        assert [answer.status_code for answer in answers] == [200, 200, 429, 200]
-        assert answers[2].headers["retry-after"] == "1"
+        assert [answer.status_code for answer in answers] == [200, 429, 200]
+        assert int(answers[1].headers["retry-after"]) > 90
         assert (await api.get(f"{API}/health")).status_code == 200, "an account has its own rate"

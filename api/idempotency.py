@@ -46,11 +46,26 @@ ANSWER_BYTES_MAX = 64 * 1024
 """A longer answer is not kept; no write has one."""
 
 KEY_PATTERN = "^[!-~]{8,128}$"
-READS_BY_POST = frozenset({f"{PREFIX}/residents/search"})
+WRITES = frozenset(
+    {
+        ("POST", "/links"),
+        ("POST", "/links/end"),
+        ("POST", "/residents/{resident}/alerts/{alert}/acknowledge"),
+        ("POST", "/residents/{resident}/alerts/{alert}/resolve"),
+        ("POST", "/residents/{resident}/break-glass"),
+        ("POST", "/residents/{resident}/consent"),
+        ("POST", "/residents/{resident}/unassigned/claim"),
+        ("PUT", "/residents/{resident}/targets"),
+    }
+)
+"""What may bear a key, below `PREFIX`."""
+READS_BY_POST = frozenset({("POST", "/residents/search")})
 """What is asked by a body because it may stand in no address: each is decided and audited anew."""
 
 _KEY = re.compile(KEY_PATTERN)
-_UNSAFE = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+_WRITE = re.compile(
+    "|".join(f"{method} {PREFIX}{re.sub('{[a-z]+}', '[^/]+', path)}" for method, path in WRITES)
+)
 _KEPT_HEADERS = ("content-type", "location", "etag")
 _QUERIES = load_queries(Path(__file__).parent / "sql" / "idempotency.sql")
 
@@ -70,7 +85,7 @@ class _Claim:
 
 def is_write(method: str, path: str) -> bool:
     """Tell whether a request, or an operation by its template, is a write whose answer may be kept."""
-    return method in _UNSAFE and path.startswith(f"{PREFIX}/") and path not in READS_BY_POST
+    return _WRITE.fullmatch(f"{method} {path}") is not None
 
 
 class Idempotent:

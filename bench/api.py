@@ -3,7 +3,8 @@
 Three reads of a large archive, each with its token checked, its access decided by the database and
 its audit written: (a) a resident's blood pressure of 90 days, (b) the latest of all signs, (c) a
 worklist of 500. Beside each, pgbench runs the statements that the API runs, as the API's role, in the
-same transactions. First over a fiftieth of the archive (a fifth with --quick), then over all of it.
+same statements. A second archive of a million rows is asked in the same rounds, in turn with the large
+one: what a request costs more in the large one is not what the machine did in between.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import json
 import os
 import random
 import re
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -23,7 +25,8 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from bench.api_process import SERVICE, ApiProcess, reader_of, running_api
+from api.archive import CONNECTIONS_MAX
+from bench.api_process import SERVICE, ApiProcess, readers_of, running_api
 from bench.archive_rows import indexed_afterwards
 from bench.databases import own_database
 from bench.result import Result, compare
@@ -49,18 +52,20 @@ GOAL_GROWTH = 1.2
 CONNECTIONS_FEW = 2
 """Connections at which it is measured how long a request takes; one for each core of a small server."""
 CONNECTIONS = 32
-"""More than the API has to the database (`api.archive.CONNECTIONS_MAX`): it is never without a request."""
+"""Twice as many as the API has to the database: it is never without a request."""
 CONNECTIONS_HEAVY = 4
 """The same for what keeps a core of the database busy for long: at more of them each only waits for the others."""
 SECONDS, SECONDS_QUICK = 15.0, 5.0
 WARM_S = 8.0
 """Beforehand, unmeasured: each connection's first look over a year of chunks is planned, 0.2 s of work."""
 ROUNDS, ROUNDS_QUICK = 5, 3
+ROUNDS_UNJUDGED = 2
+"""Of what has no goal."""
 ASKED_RESIDENTS = 2_000
 """So many different residents are asked for, drawn at random."""
 WORKLIST = 500
 
-_DATABASE = "hearth_bench_api"
+_DATABASE, _DATABASE_SMALL = "hearth_bench_api", "hearth_bench_api_small"
 _SQL = Path(__file__).parent / "sql"
 _QUERIES = load_queries(_SQL / "api.sql")
 _REGISTRY = ("residents", "homes", "devices")
@@ -77,7 +82,7 @@ class Case:
     goal: bool
     """Whether the goals of latency, rate and growth are for it."""
     connections: int = CONNECTIONS
-    """At which the rate is measured, the API's and pgbench's."""
+    """At which the rate is measured; pgbench's as far as the API has so many to the database."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,19 +95,18 @@ class Round:
 
 
 def bench_api(server: str, *, quick: bool, progress: Callable[[str], None]) -> list[Result]:
-    """Measure in a database of its own on `server`, which is dropped afterwards."""
+    """Measure in two databases of its own on `server`, which are dropped afterwards."""
     rows = ROWS_QUICK if quick else ROWS
     seconds, rounds = (SECONDS_QUICK, ROUNDS_QUICK) if quick else (SECONDS, ROUNDS)
-    with own_database(server, _DATABASE) as dsn:
-        archive = _Archive(dsn, server, progress)
+    with own_database(server, _DATABASE) as dsn, own_database(server, _DATABASE_SMALL) as dsn_small:
+        reader, reader_small = readers_of(server, dsn, dsn_small)
+        small = _Archive(dsn_small, reader_small, ROWS_SMALL, progress)
+        large = _Archive(dsn, reader, rows, progress)
         results = []
-        archive.fill(ROWS_SMALL)
-        small = {case.name: _measured(archive, case, seconds, rounds) for case in cases()}
-        archive.fill(rows)
         for case in cases():
-            asked = _measured(archive, case, seconds, rounds)
-            raw = [archive.pgbench(case, seconds) for _ in range(rounds)]
-            measured = _results(case, asked, raw, small[case.name], rows)
+            measured = _measured(
+                large, small, case, seconds, rounds if case.goal else ROUNDS_UNJUDGED
+            )
             for result in measured:
                 progress(str(result))
             results += measured
@@ -148,57 +152,48 @@ def cases() -> tuple[Case, ...]:
 
 
 class _Archive:
-    """The database, as full as it is by now, and those who read it."""
+    """A database with about so many measurements, and those who read it."""
 
-    def __init__(self, dsn: str, server: str, progress: Callable[[str], None]) -> None:
-        self._dsn = dsn
-        self._progress = progress
-        self._residents = 0
+    def __init__(self, dsn: str, reader: str, rows: int, progress: Callable[[str], None]) -> None:
+        self._reader = reader
+        self.size = f"{rows // 1_000_000} million rows"
         settings = load_settings()
         packages = find_packages(settings.home)
         assert packages is not None  # noqa: S101 - the embedded server runs from them
         self._program = str(packages.program("pgbench"))
-        self._reader = reader_of(dsn, server)
-
-    def fill(self, rows: int) -> None:
-        """Add residents until there are about so many measurements."""
-        last = rows // (DAYS * sum(map(_a_day, range(len(SIGNS)))))
-        more = {"first": self._residents + 1, "last": last, "signs": len(SIGNS)}
-        with connect_blocking(self._dsn, application="hearth-bench", autocommit=True) as connection:
+        self._residents = rows // (DAYS * sum(map(_a_day, range(len(SIGNS)))))
+        whole = {"first": 1, "last": self._residents, "signs": len(SIGNS)}
+        with connect_blocking(dsn, application="hearth-bench", autocommit=True) as connection:
             for name in _REGISTRY:
-                connection.execute(_QUERIES[name], more)
+                connection.execute(_QUERIES[name], whole)
             weeks = DAYS // 7
             with indexed_afterwards(connection):
                 for week in range(weeks):
-                    self._fill_week(connection, week, more)
-                    self._progress(f"filling {last:,} residents: week {week + 1}/{weeks}")
+                    self._fill_week(connection, week, whole)
+                    progress(f"filling {self._residents:,} residents: week {week + 1}/{weeks}")
             counted = connection.execute(_QUERIES["count"]).fetchone()
-        self._residents = last
-        self._progress(f"{counted[0] if counted else 0:,} measurements")
+        progress(f"{counted[0] if counted else 0:,} measurements")
 
-    def _fill_week(self, connection: Connection, week: int, more: dict[str, int]) -> None:
+    def _fill_week(self, connection: Connection, week: int, whole: dict[str, int]) -> None:
         from_at = _LAST_DAY - timedelta(days=DAYS - 7 * week)
         for place, sign in enumerate(SIGNS):
             of_sign = {"place": place + 1, "sign": sign.code, "a_day": _a_day(place)}
-            connection.execute(_week(sign), more | of_sign | {"from_at": from_at})
+            connection.execute(_week(sign), whole | of_sign | {"from_at": from_at})
 
     def api(self) -> AbstractContextManager[ApiProcess]:
         """Run the API over it."""
         return running_api(self._reader)
 
-    def ask(self, api: ApiProcess, case: Case, seconds: float) -> Round:
-        """Ask for a while, from a process of its own: at all connections, and at a few.
+    def rate(self, api: ApiProcess, case: Case, seconds: float) -> float:
+        """Return the requests a second at so many connections that the API is never idle."""
+        said = self._ask(api, case, seconds, case.connections)
+        rate: float = said["requests"] / said["seconds"]
+        return rate
 
-        At all of them the API is never idle and a request waits for the others: that tells the rate. How
-        long one takes is told by as many as there are cores.
-        """
-        all_, few = (self._ask(api, case, seconds, n) for n in (case.connections, CONNECTIONS_FEW))
-        ms = few["ms"]
-        return Round(
-            p50_ms=ms[len(ms) // 2],
-            p99_ms=ms[min(int(len(ms) * 0.99), len(ms) - 1)],
-            rate=all_["requests"] / all_["seconds"],
-        )
+    def latency(self, api: ApiProcess, case: Case, seconds: float) -> tuple[float, float]:
+        """Return p50 and p99 in ms at as many connections as there are cores: none waits for others."""
+        ms = self._ask(api, case, seconds, CONNECTIONS_FEW)["ms"]
+        return ms[len(ms) // 2], ms[min(int(len(ms) * 0.99), len(ms) - 1)]
 
     def _ask(self, api: ApiProcess, case: Case, seconds: float, connections: int) -> dict[str, Any]:
         drawn = random.Random(7)  # noqa: S311 - the same residents in each round
@@ -222,14 +217,18 @@ class _Archive:
         return said
 
     def pgbench(self, case: Case, seconds: float) -> float:
-        """Return the transactions a second of the same statements."""
+        """Return the transactions a second of the same statements, by as many connections as the API's.
+
+        Those of its first seconds are left out, as the API's are: each connection plans then.
+        """
         with tempfile.NamedTemporaryFile("w", suffix=".sql") as script:
             script.write(case.script)
             script.flush()
             done = subprocess.run(  # noqa: S603 - PostgreSQL's own
                 [
                     *(self._program, "-n", "-M", "prepared", "-f", script.name),
-                    *("-c", str(case.connections), "-T", str(int(seconds))),
+                    *("-c", str(min(case.connections, CONNECTIONS_MAX))),
+                    *("-T", str(int(WARM_S + seconds)), "-P", "1"),
                     *("-D", f"residents={self._residents}"),
                 ],
                 env=os.environ | dsn_parts(self._reader),
@@ -239,21 +238,28 @@ class _Archive:
             )
         if done.returncode:
             raise UnavailableError(f"pgbench: {done.stderr.strip()}")
-        found = re.search(r"tps = ([0-9.]+)", done.stdout)
-        assert found, done.stdout  # noqa: S101 - pgbench always says so
-        return float(found[1])
+        told = [float(tps) for tps in re.findall(r"progress: .* s, ([0-9.]+) tps", done.stderr)]
+        return statistics.fmean(told[int(WARM_S) :])
 
 
-def _measured(archive: _Archive, case: Case, seconds: float, rounds: int) -> list[Round]:
-    with archive.api() as api:
-        archive.ask(api, case, WARM_S)
-        return [archive.ask(api, case, seconds) for _ in range(rounds)]
+def _measured(
+    large: _Archive, small: _Archive, case: Case, seconds: float, rounds: int
+) -> list[Result]:
+    with large.api() as api, small.api() as api_small:
+        for archive, its_api in ((large, api), (small, api_small)):
+            archive.rate(its_api, case, WARM_S)
+        asked, raw, few = [], [], []
+        for _ in range(rounds):
+            p50_ms, p99_ms = large.latency(api, case, seconds)
+            few.append(small.rate(api_small, case, seconds))
+            asked.append(Round(p50_ms=p50_ms, p99_ms=p99_ms, rate=large.rate(api, case, seconds)))
+            raw.append(large.pgbench(case, seconds))
+    return _results(case, asked, raw, few, large.size)
 
 
 def _results(
-    case: Case, asked: Sequence[Round], raw: Sequence[float], small: Sequence[Round], rows: int
+    case: Case, asked: Sequence[Round], raw: Sequence[float], small: Sequence[float], size: str
 ) -> list[Result]:
-    size = f"{rows // 1_000_000} million rows"
     goal = case.goal
     return [
         compare(
@@ -271,7 +277,7 @@ def _results(
         ),
         compare(
             f"{case.name}, growth", "ms/request", [1000 / one.rate for one in asked],
-            "1 million rows", [1000 / one.rate for one in small],
+            "1 million rows", [1000 / rate for rate in small],
             goal=GOAL_GROWTH if goal else None, lower_is_better=True,
         ),
     ]  # fmt: skip

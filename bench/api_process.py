@@ -40,19 +40,21 @@ class ApiProcess:
     token: str
 
 
-def reader_of(dsn: str, server: str) -> str:
-    """Enter the service that asks, let the API's role log in; returns the DSN as which it reads."""
-    with connect_blocking(dsn, application="hearth-bench") as connection:
-        connection.execute(
-            "INSERT INTO account (public_id, login, role, scopes) VALUES (%s, 'bench', 'service', %s)",
-            [SERVICE.id, _SCOPES.split()],
-        )
+def readers_of(server: str, *dsns: str) -> list[str]:
+    """Enter the service that asks, let the API's role log in; returns the DSNs as which it reads."""
+    for dsn in dsns:
+        with connect_blocking(dsn, application="hearth-bench") as connection:
+            connection.execute(
+                "INSERT INTO account (public_id, login, role, scopes)"
+                " VALUES (%s, 'bench', 'service', %s)",
+                [SERVICE.id, _SCOPES.split()],
+            )
     password = os.urandom(16).hex()
     with connect_blocking(server, application="hearth-bench", autocommit=True) as admin:
         admin.execute(
             sql.SQL("ALTER ROLE {} LOGIN PASSWORD {}").format(sql.Identifier(ROLE), password)
         )
-    return dsn_with(dsn, user=ROLE, password=password)
+    return [dsn_with(dsn, user=ROLE, password=password) for dsn in dsns]
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from uuid import UUID
 
 import numpy as np
 
-from bench.api_process import ApiProcess, reader_of, running_api
+from bench.api_process import ApiProcess, readers_of, running_api
 from bench.databases import own_database
 from bench.result import Result, compare
 from gateway import wire
@@ -67,8 +67,9 @@ def bench_live(server: str, *, quick: bool, progress: Callable[[str], None]) -> 
     seconds = SECONDS_QUICK if quick else SECONDS
     with own_database(server, _DATABASE) as dsn:
         _populate(dsn)
+        (reader,) = readers_of(server, dsn)
         with (
-            running_api(reader_of(dsn, server)) as api,
+            running_api(reader) as api,
             _clients(api) as heard,
         ):
             progress(f"{CLIENTS} streams are open")

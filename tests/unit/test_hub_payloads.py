@@ -172,6 +172,17 @@ def test_a_live_payload_that_never_ends_is_kept_as_far_as_it_came() -> None:
     assert (item.payload, item.fault) == (first + second, Fault.TRUNCATED)
 
 
+def test_a_stored_record_that_knows_no_time_is_not_of_now() -> None:
+    """It may be months old; and it comes again, at another time, in the next session."""
+    taken = intake()
+    for segment in stored(1):
+        taken.put(ghs.STORED_OBSERVATIONS, segment, NOON)
+    taken.take()
+    (item,) = taken.end_report().items
+    assert isinstance(item, Measurement)
+    assert item.time_quality is TimeQuality.UNPLACED
+
+
 def test_a_stored_record_without_even_a_number_is_kept_and_does_not_block_the_others() -> None:
     taken = intake()
     (segment,) = ghs.segments(b"\x01\x02", 20, 0)

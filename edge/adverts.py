@@ -87,7 +87,8 @@ class Adverts:
             elif (read := decode_advertised(payload)) is not None:
                 counted = replace(payload, received_at=self._hub_clock.counted())
                 kept = read if self._hub_clock.is_known else counted
-                self._queue_up(self._packets, _Waiting(read=kept, packet=packet))
+                waiting = _Waiting(read=kept, packet=packet)
+                self._queue_up(self._packets, waiting, is_readable=isinstance(read, Decoded))
 
     async def run(self) -> None:
         """Keep what was heard, until cancelled."""
@@ -106,14 +107,13 @@ class Adverts:
         """Keep the next that was heard, once there is one."""
         await self._keep(await self._queue.get())
 
-    def _queue_up(self, packets: Packets, waiting: _Waiting) -> None:
+    def _queue_up(self, packets: Packets, waiting: _Waiting, *, is_readable: bool) -> None:
         now_s = asyncio.get_running_loop().time()
-        read = waiting.read
         if self._queue.full():
             self._counts.adverts_ignored += 1
             return
         packets.remember(waiting.packet)
-        if isinstance(read, Undecoded) and not self._unreadable.allows(read.device, now_s):
+        if not is_readable and not self._unreadable.allows(waiting.packet.device, now_s):
             self._counts.adverts_ignored += 1
             return
         self._queue.put_nowait(waiting)

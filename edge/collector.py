@@ -42,6 +42,9 @@ CLOCK_CHECK_S = 1.0
 """How often it is looked whether the hub knows the time, until it does."""
 REFUSAL_CHECK_S = 5.0
 """How often it is looked whether there is room again, where devices are left alone for want of it."""
+DATING_CHECK_S = 5.0
+"""How often it is looked whether something waits for the time although it is known: a session that
+began before counts from the machine's start to its end. So often at most it is tried in vain, too."""
 
 _log = get_logger(__name__)
 
@@ -125,19 +128,23 @@ class Collector:
             self._bell.set()
 
     async def _date(self) -> None:
-        """Once the hub knows the time, place what it has read before."""
+        """Once the hub knows the time, place what was read before, and in sessions from before."""
         clock = self._settings.clock
         with suppress(UnavailableError):
             await self._storage.recall_start(clock)
         while not clock.is_known:  # noqa: ASYNC110 - the kernel tells nobody when it knows
             await asyncio.sleep(CLOCK_CHECK_S)
+        is_noted = False
         while True:
+            waiting = self._storage.undated
             try:
-                if not await self._storage.date(clock, self._settings.zone):
-                    return
+                if waiting or not is_noted:
+                    await self._storage.date(clock, self._settings.zone)
+                    is_noted = True
             except UnavailableError as error:
                 self._log.warning("dating_put_off", why=str(error))
-                await asyncio.sleep(REFUSAL_CHECK_S)
+            if self._storage.undated >= waiting:  # none waits, or there is no room
+                await asyncio.sleep(DATING_CHECK_S)
 
     async def _run(self) -> None:
         """Begin sessions as devices are heard and adapters are free, until cancelled."""

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from http.client import HTTPException
 from pathlib import Path
 
 from cryptography import x509
@@ -121,8 +122,8 @@ def post_to(url: str) -> Post:
                 if error.code == _FORBIDDEN:
                     raise EnrolmentRefusedError(path) from error
             raise UnavailableError(f"{url}: HTTP {error.code}") from error
-        except (OSError, ValueError) as error:
-            raise UnavailableError(f"{url}: {error}") from error
+        except (OSError, ValueError, HTTPException) as error:
+            raise UnavailableError(f"{url}: {type(error).__name__}: {error}") from error
         return answer
 
     return post

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime, tzinfo
 
@@ -116,19 +117,20 @@ class Intake:
             if value.uuid == record_access.CHARACTERISTIC:
                 self._take_answer(value)
                 continue
-            read = self._assemble(value)
-            if read is None:
-                continue
-            self.taken += 1
-            self._look_at_time(read)
-            taken.append((read, is_stored(value.uuid)))
+            for read in self._assemble(value):
+                self.taken += 1
+                self._look_at_time(read)
+                taken.append((read, is_stored(value.uuid)))
         self._report.items += [self._item(read) for read, of_memory in taken if of_memory]
         return [self._item(read) for read, of_memory in taken if not of_memory]
 
     def take_unfinished(self) -> list[Item | Payload]:
         """Give up the payloads that have not come whole: nothing more will come."""
-        broken = [self._broken(parts, Fault.TRUNCATED) for parts in self._parts.values() if parts]
-        return [self._item(read) for read in broken if read is not None]
+        return [
+            self._item(read)
+            for parts in self._parts.values()
+            for read in self._broken(parts, Fault.TRUNCATED)
+        ]
 
     def end_report(self) -> Report:
         """Return the stored records that have come, and begin another report."""
@@ -143,8 +145,8 @@ class Intake:
                 "record_access_unreadable", device=device_address(self._device), why=str(error)
             )
 
-    def _assemble(self, value: _Value) -> _Read | None:
-        """Join a value with those before it; None while its payload is not whole."""
+    def _assemble(self, value: _Value) -> Iterator[_Read]:
+        """Join a value with those before it; yield what breaks off by it, and what is whole."""
         payload = Payload(
             device=self._device,
             source=value.uuid,
@@ -153,36 +155,43 @@ class Intake:
         )
         framing = framing_of(value.uuid)
         if framing in (Framing.WHOLE, Framing.STORED):
-            return self._read(replace(payload, stored=is_stored(value.uuid)))
+            yield self._read(replace(payload, stored=is_stored(value.uuid)))
+            return
         parts = self._parts.setdefault(value.uuid, [])
+        if ghs.begins_payload(value.data):
+            yield from self._broken(parts, Fault.TRUNCATED)
         parts.append(value)
         try:
             whole = self._reassemblers.setdefault(value.uuid, ghs.Reassembler()).feed(value.data)
         except DecodeError as error:
-            return self._broken(parts, error.fault)
+            yield from self._broken(parts, error.fault)
+            return
         if whole is None:
-            return None
+            return
         parts.clear()
         payload = replace(payload, data=whole)
         if framing is Framing.STORED_SEGMENTS:
-            return self._stored(replace(payload, stored=True))
-        return self._read(payload)
+            yield self._stored(replace(payload, stored=True))
+        else:
+            yield self._read(payload)
 
     def _read(self, payload: Payload) -> _Read:
         return decode_indicated(payload) if self._is_dated else payload
 
-    def _broken(self, parts: list[_Value], fault: Fault) -> _Read | None:
-        """Give up a payload whose segments did not all come; what came is kept, as it came."""
+    def _broken(self, parts: list[_Value], fault: Fault) -> Iterator[_Read]:
+        """Give up a payload whose segments did not all come; yield what came, as it came."""
+        if not parts:
+            return
         self._counts.segments_lost += 1
         last, data = parts[-1], b"".join(part.data for part in parts)
         parts.clear()
         if framing_of(last.uuid) is Framing.STORED_SEGMENTS:
-            self._report.is_whole = False
-            return None  # the device still has the record, and sends it again
+            self._report.is_whole = False  # the device still has the record, and sends it again
+            return
         payload = Payload(
             device=self._device, source=last.uuid, data=data, received_at=last.received_at
         )
-        return undecoded(payload, fault) if self._is_dated else payload
+        yield undecoded(payload, fault) if self._is_dated else payload
 
     def _stored(self, payload: Payload) -> _Read:
         """Read a stored record; one without even a number is kept as it is."""

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta, tzinfo
 from edge.clock import TimeLine, place
 from gateway import wire
 from gateway.errors import DecodeError, EncodeError, Fault
-from gateway.measurement import Measurement, Undecoded
+from gateway.measurement import Measurement, TimeQuality, Undecoded
 from gateway.vital_sign import AdvertisedSource, GattSource, Reading, VitalSign
 from gateway.vitals import advertised_sources, gatt_sources
 
@@ -60,6 +60,9 @@ def measured(decoded: Decoded, *, lines: Sequence[TimeLine], zone: tzinfo) -> It
     payload, reading = decoded.payload, decoded.reading
     placed = place(reading.device_time, received_at=payload.received_at, lines=lines, zone=zone)
     own = reading.device_time
+    if own is None and payload.stored:
+        # It may be months old, and comes again in the next session: its reception says nothing.
+        placed = replace(placed, quality=TimeQuality.UNPLACED)
     if own and own.utc_offset_min is not None and own.utc_offset_min != placed.utc_offset_min:
         # A record on the wire has room for one offset: the one that `measured_at` goes with.
         reading = replace(reading, device_time=replace(own, utc_offset_min=None))

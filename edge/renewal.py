@@ -87,48 +87,54 @@ class Renewer:
         self._time = authority_time or AuthorityTime()
         self._retry = retry
         self._log = _log.bind(hub=hub)
-        self._ends_at = read_identity(folder).hub.certificate.not_valid_after_utc
+        self._identity = read_identity(folder)
+        """As it was read last: files that cannot be read for a while end nothing."""
 
     @property
     def left_s(self) -> float:
         """How long the certificate is still good."""
-        return (self._ends_at - self._time.now(read_identity(self._folder))).total_seconds()
+        return self._until(self._identity.hub.certificate.not_valid_after_utc)
 
     async def run(self) -> None:
         """Renew whenever it is due, until cancelled."""
         failures = 0
         while True:
-            identity = read_identity(self._folder)
-            self._ends_at = identity.hub.certificate.not_valid_after_utc
-            left_s = (due_at(identity.hub.certificate) - self._time.now(identity)).total_seconds()
-            if left_s > 0:
-                await asyncio.sleep(min(left_s, LOOK_S_MAX))
-                continue
             try:
-                await self._renew(identity)
+                wait_s = await self._look()
             except (UnavailableError, UsageError, EnrolmentRefusedError) as error:
                 failures += 1
                 wait_s = self._retry.wait_s(failures)
-                self._fail(identity, error, wait_s)
-                await asyncio.sleep(wait_s)
+                self._fail(error, wait_s)
             else:
                 failures = 0
-                await asyncio.sleep(REST_S_MIN)
+            await asyncio.sleep(wait_s)
 
-    async def _renew(self, identity: Identity) -> None:
-        enrolled = await asyncio.to_thread(renew, identity, self._folder, self._post)
+    async def _look(self) -> float:
+        """Renew if it is due; return in how many seconds to look again."""
+        self._identity = await asyncio.to_thread(read_identity, self._folder)
+        left_s = self._until(due_at(self._identity.hub.certificate))
+        if left_s > 0:
+            return min(left_s, LOOK_S_MAX)
+        await self._renew()
+        return REST_S_MIN
+
+    async def _renew(self) -> None:
+        enrolled = await asyncio.to_thread(renew, self._identity, self._folder, self._post)
         self._time.told(enrolled.at)
         self._counts.certificates_renewed += 1
         keep_failure(self._folder, None)
+        self._identity = enrolled.identity
         ends_at = enrolled.identity.hub.certificate.not_valid_after_utc
-        self._ends_at = ends_at
         self._log.info("certificate_renewed", until=ends_at.isoformat())
 
-    def _fail(self, identity: Identity, error: Exception, wait_s: float) -> None:
+    def _until(self, moment: datetime) -> float:
+        return (moment - self._time.now(self._identity)).total_seconds()
+
+    def _fail(self, error: Exception, wait_s: float) -> None:
         self._counts.certificate_failures += 1
         why = "revoked" if isinstance(error, EnrolmentRefusedError) else str(error)
-        now = self._time.now(identity)
+        now = self._time.now(self._identity)
         keep_failure(self._folder, f"{now.isoformat(timespec='seconds')} {why}")
-        left = identity.hub.certificate.not_valid_after_utc - now
+        left = self._identity.hub.certificate.not_valid_after_utc - now
         log = self._log.error if left < timedelta(0) else self._log.warning
         log("certificate_not_renewed", why=why, wait_s=round(wait_s), days_left=left.days)

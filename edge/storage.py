@@ -267,7 +267,8 @@ class Storage:
         wishes = self._waiting[:]
         every = [item for wish in wishes for item in wish.items]
         items = [item for item in every if not isinstance(item, Payload)]
-        payloads = [item for item in every if isinstance(item, Payload)]
+        undatable = [item for item in every if isinstance(item, Payload)]
+        payloads = undatable[: max(undated.UNDATED_MAX - self._undated, 0)]
         packets = [packet for wish in wishes for packet in wish.packets]
         boot = self._settings.boot
 
@@ -279,12 +280,8 @@ class Storage:
         del self._waiting[: len(wishes)]
         if not self._waiting:
             self._arrived.clear()
-        self._count(items[:kept], lost=len(items) - kept)
-        for wish in wishes:
-            undatable = sum(isinstance(item, Payload) for item in wish.items)
-            mine = min(len(wish.items) - undatable, kept)
-            kept -= mine
-            mine += undatable
+        self._count(items[:kept], lost=len(every) - kept - len(payloads))
+        for wish, mine in zip(wishes, _shares(wishes, kept, len(payloads)), strict=True):
             if wish.kept and not wish.kept.done():  # done: its session was cancelled meanwhile
                 wish.kept.set_result(mine)
 
@@ -372,6 +369,17 @@ async def open_storage(settings: StorageSettings, counts: Counts) -> AsyncIterat
             yield storage
         finally:
             await storage.close()
+
+
+def _shares(wishes: Sequence[_Append], items: int, payloads: int) -> Iterator[int]:
+    """Yield how many each wish had kept, of so many items and payloads kept together, in order."""
+    for wish in wishes:
+        undatable = sum(isinstance(item, Payload) for item in wish.items)
+        mine_dated = min(len(wish.items) - undatable, items)
+        mine_undated = min(undatable, payloads)
+        items -= mine_dated
+        payloads -= mine_undated
+        yield mine_dated + mine_undated
 
 
 def _wall_ms() -> int:

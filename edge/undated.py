@@ -34,7 +34,8 @@ from gateway.wire import hub_name as device_name
 
 UNDATED_MAX = 10_000
 """Payloads kept while the time is not known: four months of a home (74 readings a day). At the bound
-no device is talked to until it is known; those with a memory keep what they have."""
+no device is talked to until it is known; those with a memory keep what they have, and what is
+advertised is counted as lost."""
 AT_ONCE = 1_000
 """Payloads placed in one transaction; the rest follows in the next."""
 

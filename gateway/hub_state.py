@@ -21,6 +21,17 @@ DEVICES_MAX = 64
 """So many devices a hub tells of; those that it has had no session with for longest are left out."""
 
 
+_NO_DOCUMENT = (
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    OverflowError,  # an integer beyond every float
+    RecursionError,
+)
+"""What reading a message meets that says something else than a hub does."""
+
+
 class Trouble(StrEnum):
     """Why a device's readings do not come, as its hub sees it."""
 
@@ -74,7 +85,7 @@ def decode_device_states(payload: bytes) -> DeviceStates | None:
                 for entry in document["devices"][:DEVICES_MAX]
             },
         )
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except _NO_DOCUMENT as error:
         raise DecodeError(Fault.INVALID, "state", 0, "is no document of a hub") from error
     if states.started_at.tzinfo is None or not math.isfinite(states.uptime_s):
         raise DecodeError(Fault.INVALID, "state", 0, "tells no time of the hub's process")

@@ -78,7 +78,7 @@ def device_id(address: str) -> int:
         ValueError: `address` is no EUI-48 or EUI-64.
     """
     digits = address.replace(":", "").replace("-", "")
-    if len(digits) not in (12, 16):
+    if len(digits) not in (12, 16) or not digits.isalnum():  # int() takes blanks, _ and a sign
         raise ValueError(f"{address!r} is no Bluetooth address: 12 (or 16) hexadecimal digits")
     return int(digits, 16)
 

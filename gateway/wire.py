@@ -359,9 +359,8 @@ def decode_batch(message: bytes) -> tuple[Header, bytes]:
     if count > BATCH_RECORDS_MAX:
         detail = f"is {count}, at most {BATCH_RECORDS_MAX} are allowed"
         raise DecodeError(Fault.TOO_LONG, "count", 6, detail)
-    for field, value, offset in (("epoch", epoch, 24), ("sequence", sequence, 32)):
-        if not 0 < value < COUNTER_END:
-            raise DecodeError(Fault.INVALID, field, offset, f"is {value}, outside 1..2**63-1")
+    _check_counter("epoch", epoch, 24)
+    _check_counter("sequence", sequence, 32)
     body = message[HEADER.size :]
     try:
         header = Header(
@@ -407,18 +406,27 @@ def decode_receipts(message: bytes) -> list[Receipt]:
         raise DecodeError(Fault.UNSUPPORTED, "version", 4, f"is {version}, known: {VERSION}")
     if len(message) != RECEIPT_HEADER.size + count * RECEIPT_ENTRY.size:
         raise DecodeError(Fault.CORRUPT, "count", 6, f"is {count}, message has {len(message)}")
-    return [
-        Receipt(
-            epoch=epoch,
-            sequence=sequence,
-            stored=stored,
-            duplicate=duplicate,
-            quarantined=quarantined,
+    _check_counter("epoch", epoch, 8)
+    receipts: list[Receipt] = []
+    for index in range(count):
+        offset = RECEIPT_HEADER.size + index * RECEIPT_ENTRY.size
+        sequence, stored, duplicate, quarantined, _ = RECEIPT_ENTRY.unpack_from(message, offset)
+        _check_counter("sequence", sequence, offset)
+        receipts.append(
+            Receipt(
+                epoch=epoch,
+                sequence=sequence,
+                stored=stored,
+                duplicate=duplicate,
+                quarantined=quarantined,
+            )
         )
-        for sequence, stored, duplicate, quarantined, _reserved in RECEIPT_ENTRY.iter_unpack(
-            message[RECEIPT_HEADER.size :]
-        )
-    ]
+    return receipts
+
+
+def _check_counter(field: str, value: int, offset: int) -> None:
+    if not 0 < value < COUNTER_END:
+        raise DecodeError(Fault.INVALID, field, offset, f"is {value}, outside 1..2**63-1")
 
 
 def _mantissa_and_exponent(value: Value) -> tuple[int, int]:

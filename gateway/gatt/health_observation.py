@@ -126,6 +126,11 @@ class Reassembler:
         return body
 
 
+def begins_payload(segment: bytes) -> bool:
+    """Tell whether a segment is the first of a payload."""
+    return bool(segment and segment[0] & _SEGMENT_FIRST)
+
+
 def segments(body: bytes, size: int, counter: int) -> list[bytes]:
     """Cut `body` into segments of at most `size` bytes, numbered from `counter`."""
     step = size - 1

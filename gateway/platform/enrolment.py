@@ -260,9 +260,9 @@ class Answer:
         text, root, signature = _bytes_of(_document(body), "answer", "root", "signature")
         try:
             certificate = x509.load_der_x509_certificate(root)
-            key = certificate.public_key()
-            if certificate.fingerprint(_HASH) != fingerprint:
+            if certificate.fingerprint(_HASH) != fingerprint:  # before anything of it is read
                 raise DataError("the answer of another authority")
+            key = certificate.public_key()
             if not isinstance(key, ec.EllipticCurvePublicKey):
                 raise DataError("the answer of no authority of ours")
             key.verify(signature, _ANSWER + nonce + text, ec.ECDSA(_HASH))

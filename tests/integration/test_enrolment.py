@@ -10,6 +10,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
 import tomllib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -285,6 +286,52 @@ async def test_the_running_agent_renews_and_retries(
     assert read_failure(folder) is None
     assert read_identity(folder).hub.certificate != former
     assert renewer.left_s > 25 * 24 * 3600
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"\x15\x03\x03\x00\x02\x02\x46",  # a TLS alert: http:// was meant to be https://
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n10\r\n{}",
+        b"HTTP/1.1 200 OK\r\nX: " + b"x" * 100_000,
+        b"",
+    ],
+    ids=["no HTTP", "broken off", "too long", "nothing"],
+)
+def test_what_answers_like_no_api_is_taken_as_away(answer: bytes) -> None:
+    """Whatever stands in the API's place, the hub tries again and collects on."""
+    with socket.create_server((LOOPBACK, 0)) as server:
+        port = server.getsockname()[1]
+
+        def answer_one() -> None:
+            connection, _address = server.accept()
+            with connection:
+                connection.recv(1 << 16)
+                connection.sendall(answer)
+
+        answering = threading.Thread(target=answer_one)
+        answering.start()
+        with pytest.raises(UnavailableError):
+            post_to(f"http://{LOOPBACK}:{port}")(RENEW_PATH, b"{}")
+        answering.join()
+
+
+async def test_an_identity_that_cannot_be_read_for_a_while_ends_no_hub(
+    office: Office, database: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "hub"
+    enrol(code_for(office, database), folder, asking(office))
+    counts = Counts()
+    retry = Backoff(first_s=0.01, longest_s=0.02)
+    renewer = Renewer(NAME, folder, asking(office), counts, retry=retry)
+    (folder / "hub.pem").rename(folder / "away")
+    running = asyncio.create_task(renewer.run())
+    try:
+        await until(lambda: counts.certificate_failures > 2)
+        assert renewer.left_s > 25 * 24 * 3600
+    finally:
+        running.cancel()
+        await asyncio.wait({running})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,18 +11,35 @@ from asyncio import TaskGroup
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from edge import collector, undated
+from edge.adverts import UNREADABLE_MAX, Adverts
+from edge.bluez import Bluez
 from edge.counts import Counts
-from edge.hub_file import current_boot, set_aside
+from edge.heard import Heard
+from edge.hub_clock import HubClock
+from edge.hub_file import HubFile, current_boot, set_aside
 from edge.outbox import Limits, Tally
-from edge.payloads import Item
+from edge.payloads import Item, Payload
 from edge.storage import BUFFER_ITEMS_MAX, RESERVE_ITEMS, Storage, StorageSettings, open_storage
+from edge.troubles import Troubles
 from gateway.errors import UsageError
+from gateway.gatt import bthome
+from gateway.gatt.times import from_ms
 from tests.hub_agent import items_in, until
-from tests.outboxes import HUB, close_all, items_of, measurement, number_of, open_outbox
+from tests.outboxes import (
+    HUB,
+    close_all,
+    items_of,
+    measurement,
+    number_of,
+    open_outbox,
+    receipt_for,
+)
 
 pytestmark = pytest.mark.integration
 
@@ -174,6 +191,80 @@ async def test_the_memory_that_waits_for_a_disk_is_bounded_and_what_is_beyond_is
     assert counts.lost == 2
 
 
+async def test_what_waits_for_the_time_is_bounded_and_what_is_beyond_is_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Devices are left alone long before; what is advertised comes all the same."""
+    monkeypatch.setattr(undated, "UNDATED_MAX", 3)
+    counts = Counts()
+    async with storage_in(tmp_path, counts) as storage:
+        assert await storage.append([payload(n) for n in range(2)]) == 2
+        assert await storage.append([payload(2), measurement(0), payload(3)]) == 2
+        assert await storage.append([payload(4)]) == 0
+        assert storage.undated == 3
+    assert (counts.measurements, counts.lost) == (1, 2)
+
+
+async def test_a_neighbours_encrypted_sensor_cannot_fill_the_room_of_what_waits_for_the_time(
+    tmp_path: Path,
+) -> None:
+    """Its packets are never the same: full, the hub would leave the home's own devices alone."""
+    counts = Counts()
+    no_clock = HubClock(lambda: False)
+    async with storage_in(tmp_path, counts) as storage:
+        adverts = Adverts(storage, counts, UTC, no_clock)
+        await adverts.recall()
+        for number in range(UNREADABLE_MAX + 5):
+            data = b"\x41" + number.to_bytes(8, "little")
+            heard = Heard(
+                address="A4:C1:38:0A:0B:0C",
+                services=frozenset(),
+                service_data={bthome.SERVICE_DATA: data},
+                heard_at=datetime.now(UTC),
+            )
+            adverts.hear(0xA4C1380A0B0C, heard)
+        for _ in range(UNREADABLE_MAX):
+            await adverts.keep_next()
+        assert storage.undated == UNREADABLE_MAX
+    assert counts.adverts_ignored == 5
+
+
+async def test_what_waits_for_the_time_is_tried_with_a_rest_while_the_outbox_is_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each try is a commit: without a rest they wear a memory card out."""
+    tries: list[datetime] = []
+    remember_start = undated.remember_start
+
+    def noted(file: HubFile, boot: str, at: datetime) -> None:
+        tries.append(at)
+        remember_start(file, boot, at)
+
+    monkeypatch.setattr(undated, "remember_start", noted)
+    monkeypatch.setattr(collector, "DATING_CHECK_S", 0.2)
+    async with storage_in(tmp_path, limits=Limits(capacity=1)) as storage:
+        await storage.append([measurement(0), payload(1)])
+        await until(lambda: storage.depth.batches == 1)
+        async with dating(storage):
+            await asyncio.sleep(0.5)
+            assert len(tries) <= 3
+            (batch,) = await storage.batches(after=0, limit=9)
+            await storage.receipted([receipt_for(batch)])
+            await until(lambda: storage.undated == 0)
+
+
+async def test_what_comes_counted_from_the_start_after_the_time_was_known_is_placed_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A session that began before does not learn it, and may go on for minutes."""
+    monkeypatch.setattr(collector, "DATING_CHECK_S", 0.05)
+    async with storage_in(tmp_path) as storage, dating(storage):
+        await asyncio.sleep(0.2)
+        await storage.append([payload(1)])
+        await until(lambda: storage.undated == 0)
+        await until(lambda: storage.depth.batches == 1)
+
+
 async def test_a_file_damaged_while_it_is_open_is_set_aside_and_the_hub_goes_on(
     tmp_path: Path,
 ) -> None:
@@ -220,6 +311,29 @@ def test_what_was_durable_outlives_kill_9(tmp_path: Path) -> None:
     assert durable <= {number_of(item) for item in found}
     assert len({batch.epoch for batch in batches}) == 1
     assert [batch.sequence for batch in batches] == list(range(1, len(batches) + 1))
+
+
+@asynccontextmanager
+async def dating(storage: Storage) -> AsyncIterator[None]:
+    """Place what waits for the time, as a hub does that knows it."""
+    settings = collector.CollectorSettings(hub=HUB, zone=UTC)
+    async with TaskGroup() as tasks:
+        hub = collector.Collector(settings, Bluez(), storage, Counts(), tasks, Troubles())
+        task = tasks.create_task(hub._date())
+        try:
+            yield
+        finally:
+            task.cancel()
+
+
+def payload(number: int) -> Payload:
+    """A bottle's advertisement, taken a while after the machine's start."""
+    return Payload(
+        device=0xC026DA010203,
+        source=bthome.SERVICE_DATA,
+        data=bthome.encode_objects({0x48: 200 + number}),
+        received_at=from_ms(60_000 + number),
+    )
 
 
 def many(thousands: int) -> list[Item]:

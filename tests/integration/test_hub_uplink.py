@@ -210,10 +210,12 @@ async def test_rubbish_on_the_receipt_topic_is_counted_and_harmless(
     broker.admit(NAME)
     async with ingest_at(broker) as ingest, hub_at(tmp_path, address_of(broker)) as hub:
         await until(lambda: bool(ingest.states))  # sent behind its subscription
-        ingest.session.publish(wire.topic(HUB, wire.Channel.RECEIPT), b"no receipts")
+        beyond = wire.Receipt(epoch=7, sequence=1 << 63, stored=1, duplicate=0, quarantined=0)
+        for rubbish in (b"no receipts", wire.encode_receipts(7, [beyond])):
+            ingest.session.publish(wire.topic(HUB, wire.Channel.RECEIPT), rubbish)
         await hub.keep(1)
         await hub.is_drained()
-        await until(lambda: hub.counts.messages_ignored == 1)
+        await until(lambda: hub.counts.messages_ignored == 2)
 
 
 async def test_without_a_subscriber_the_hub_keeps_what_the_broker_acknowledged(

@@ -125,6 +125,7 @@ def test_what_a_hub_tells_of_its_devices_is_kept_also_from_before_the_worker(
         workers.start()
         eventually(lambda: query(workers.database, kept) == [(11, "bond-lost"), (12, None)])
         hub.tell(b"no state")
+        tell(hub, 10**400, cuff=None)
         hub.tell(b'{"online": false}')
         tell(hub, 2.0, cuff=None)
         eventually(lambda: query(workers.database, kept) == [(11, None), (12, None)])

@@ -161,6 +161,23 @@ def test_an_answer_is_believed_of_the_authority_in_the_code_only(
         read(json.dumps(changed).encode())
 
 
+def test_a_root_of_a_kind_of_key_that_nobody_knows_is_no_authority(hubs: ca.Authority) -> None:
+    """Whoever is in between could send one: it must not end the hub."""
+    nonce = new_nonce()
+    body = json.loads(an_answer(hubs, ca.new_key().public_key()).signed(hubs, nonce))
+    body["root"] = base64.b64encode(with_an_unknown_key(hubs.certificate)).decode()
+    with pytest.raises(DataError, match="another authority"):
+        Answer.from_body(json.dumps(body).encode(), nonce=nonce, fingerprint=hubs.fingerprint)
+
+
+def with_an_unknown_key(certificate: x509.Certificate) -> bytes:
+    """The certificate with another object identifier in place of id-ecPublicKey's (RFC 5480, 2.1.1)."""
+    known = bytes.fromhex("06072a8648ce3d0201")
+    der = certificate.public_bytes(Encoding.DER)
+    assert der.count(known) == 1
+    return der.replace(known, known[:-1] + b"\x7f")
+
+
 def test_a_certificate_for_another_key_or_hub_is_not_kept(
     hubs: ca.Authority, tmp_path: Path
 ) -> None:

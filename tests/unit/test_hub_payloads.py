@@ -172,6 +172,41 @@ def test_a_live_payload_that_never_ends_is_kept_as_far_as_it_came() -> None:
     assert (item.payload, item.fault) == (first + second, Fault.TRUNCATED)
 
 
+def test_a_live_payload_that_breaks_off_is_kept_when_the_next_one_begins() -> None:
+    counts = Counts()
+    taken = Intake(DEVICE, counts, zone=CHINA, has_clock=True)
+    first, second, *_lost = ghs.segments(an_observation(), 20, 0)
+    for segment in (first, second, *ghs.segments(an_observation(), 20, 9)):
+        taken.put(ghs.LIVE_OBSERVATIONS, segment, NOON)
+    broken, whole = taken.take()
+    assert isinstance(broken, Undecoded)
+    assert (broken.payload, broken.fault) == (first + second, Fault.TRUNCATED)
+    assert isinstance(whole, Measurement)
+    assert counts.segments_lost == 1
+    assert taken.take_unfinished() == []
+
+
+def test_a_stored_record_that_breaks_off_is_left_to_the_device_when_the_next_one_begins() -> None:
+    taken = intake()
+    first, second, *_lost = stored(1)
+    for segment in (first, second, *stored(2, counter=9)):
+        taken.put(ghs.STORED_OBSERVATIONS, segment, NOON)
+    taken.take()
+    report = taken.end_report()
+    assert (len(report.items), report.is_whole) == (1, False)
+
+
+def test_a_stored_record_that_knows_no_time_is_not_of_now() -> None:
+    """It may be months old; and it comes again, at another time, in the next session."""
+    taken = intake()
+    for segment in stored(1):
+        taken.put(ghs.STORED_OBSERVATIONS, segment, NOON)
+    taken.take()
+    (item,) = taken.end_report().items
+    assert isinstance(item, Measurement)
+    assert item.time_quality is TimeQuality.UNPLACED
+
+
 def test_a_stored_record_without_even_a_number_is_kept_and_does_not_block_the_others() -> None:
     taken = intake()
     (segment,) = ghs.segments(b"\x01\x02", 20, 0)

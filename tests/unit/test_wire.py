@@ -207,7 +207,7 @@ def test_another_version_is_named() -> None:
         st.builds(
             wire.Receipt,
             epoch=st.just(99),
-            sequence=st.integers(0, (1 << 64) - 1),
+            sequence=st.integers(1, wire.COUNTER_END - 1),
             stored=st.integers(0, 1024),
             duplicate=st.integers(0, 1024),
             quarantined=st.integers(0, 1024),
@@ -217,6 +217,16 @@ def test_another_version_is_named() -> None:
 )
 def test_receipts_survive_the_wire(receipts: list[wire.Receipt]) -> None:
     assert wire.decode_receipts(wire.encode_receipts(99, receipts)) == receipts
+
+
+@pytest.mark.parametrize("counter", [0, wire.COUNTER_END, (1 << 64) - 1])
+def test_receipts_for_numbers_that_no_batch_has_are_none(counter: int) -> None:
+    """A hub could not even look for them: SQLite's integers have 64 bits, signed."""
+    receipt = wire.Receipt(epoch=7, sequence=counter, stored=1, duplicate=0, quarantined=0)
+    with pytest.raises(DecodeError, match="sequence at byte 16 is"):
+        wire.decode_receipts(wire.encode_receipts(7, [receipt]))
+    with pytest.raises(DecodeError, match="epoch at byte 8 is"):
+        wire.decode_receipts(wire.encode_receipts(counter, []))
 
 
 @given(hub=st.integers(0, (1 << 64) - 1), channel=st.sampled_from(wire.Channel))
@@ -246,6 +256,15 @@ def test_lanes_share_hubs_evenly() -> None:
 @given(device=st.integers(0, (1 << 64) - 1))
 def test_a_device_id_is_its_address(device: int) -> None:
     assert device_id(device_address(device)) == device
+
+
+@pytest.mark.parametrize(
+    "typed", ["C0:26:DA:01:02:_3", "C0:26:DA:01:0_:03", " 0:26:DA:01:02:03", "+C:26:DA:01:02:03"]
+)
+def test_an_address_with_anything_but_its_digits_names_no_device(typed: str) -> None:
+    """Python would read them as numbers, of other devices."""
+    with pytest.raises(ValueError, match="no Bluetooth address"):
+        device_id(typed)
 
 
 def a_measurement() -> Measurement:

@@ -41,8 +41,13 @@ BATCH_RECORDS_MAX = 1024
 RECEIPTS_MAX = 1024
 """Ingest sends further receipts in a further message."""
 
-COUNTER_END = 1 << 63
+COUNTER_BITS = 63
+COUNTER_END = 1 << COUNTER_BITS
 """Epochs and sequences lie below this and above 0, so that SQLite and PostgreSQL can hold them."""
+
+REFERENCE_BITS = 47
+"""Reference times lie below 2 to the power of this (about 6400 AD) and not before 1970, so that there are dates for all that
+is reckoned from them."""
 
 NO_TIME = -(1 << 63)
 NO_OFFSET = -128
@@ -359,9 +364,14 @@ def decode_batch(message: bytes) -> tuple[Header, bytes]:
     if count > BATCH_RECORDS_MAX:
         detail = f"is {count}, at most {BATCH_RECORDS_MAX} are allowed"
         raise DecodeError(Fault.TOO_LONG, "count", 6, detail)
-    for field, value, offset in (("epoch", epoch, 24), ("sequence", sequence, 32)):
-        if not 0 < value < COUNTER_END:
-            raise DecodeError(Fault.INVALID, field, offset, f"is {value}, outside 1..2**63-1")
+    for field, value, offset, low, bits in (
+        ("epoch", epoch, 24, 1, COUNTER_BITS),
+        ("sequence", sequence, 32, 1, COUNTER_BITS),
+        ("reference_ms", reference_ms, 40, 0, REFERENCE_BITS),
+    ):
+        if not low <= value < 1 << bits:
+            detail = f"is {value}, outside {low}..2**{bits}-1"
+            raise DecodeError(Fault.INVALID, field, offset, detail)
     body = message[HEADER.size :]
     try:
         header = Header(
@@ -373,7 +383,7 @@ def decode_batch(message: bytes) -> tuple[Header, bytes]:
             reference_at=from_ms(reference_ms),
             decoder=decoder,
         )
-    except (ValueError, OverflowError) as error:
+    except ValueError as error:
         raise DecodeError(Fault.INVALID, "header", 0, str(error)) from error
     if header.kind is Kind.MEASUREMENTS and len(body) != count * RECORD.size:
         detail = f"holds {len(body)} bytes, {count} records need {count * RECORD.size}"

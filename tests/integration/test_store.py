@@ -289,6 +289,61 @@ async def test_bad_measurements_never_cost_their_neighbours(store: Store, databa
     assert read_ledger(database).balanced
 
 
+async def test_a_hub_at_the_end_of_time_costs_its_neighbours_nothing(
+    store: Store, database: str
+) -> None:
+    """Another home's record of a known device is looked for around its reception."""
+    header = wire.Header(
+        hub=OTHER_HUB,
+        epoch=EPOCH,
+        sequence=1,
+        kind=wire.Kind.MEASUREMENTS,
+        count=1,
+        reference_at=datetime(9999, 12, 31, tzinfo=UTC),
+    )
+    body = wire.encode_record(a_pressure(), header.reference_at)
+    last = as_message(wire.encode_batch(header, body), hub=OTHER_HUB)
+    await committed(store, last, a_message(a_pressure()))
+    assert rows(database) == 1
+    assert query(database, "SELECT reason FROM quarantine") == [(Verdict.NO_BATCH,)]
+    assert read_ledger(database).balanced
+
+
+async def test_a_record_from_before_our_era_stands_in_no_replays_way(
+    store: Store, connection: AsyncConnection, database: str
+) -> None:
+    """No date of Python's is so early; a stranger's device may become known and linked."""
+    body = bytearray(wire.encode_record(a_pressure(device=STRANGER), NOON))
+    body[16:24] = (-65_000_000_000_000).to_bytes(8, "little", signed=True)  # measured in 91 BC
+    header = wire.Header(
+        hub=HUB,
+        epoch=EPOCH,
+        sequence=1,
+        kind=wire.Kind.MEASUREMENTS,
+        count=1,
+        reference_at=NOON,
+    )
+    await committed(
+        store,
+        as_message(wire.encode_batch(header, bytes(body))),
+        a_message(a_pressure(device=STRANGER), sequence=2),
+    )
+    query(
+        database,
+        "INSERT INTO device (device_id, address, home_id) OVERRIDING SYSTEM VALUE"
+        " VALUES (13, 'C0:26:DA:0F:0F:0F', 1)",
+    )
+    query(database, "INSERT INTO link (device_id, user_slot, resident_id, during)"
+                    " VALUES (13, 255, 102, '(,)')")  # fmt: skip
+    registry = await load_registry(connection)
+    done = await replay(connection, registry, Filter(linked=True), ActedBy(actor="test"))
+    assert (done.stored, rows(database)) == (1, 1)
+    assert query(
+        database, "SELECT reason, measured_at FROM quarantine WHERE state = 'waiting'"
+    ) == [(Verdict.RECORD_INVALID, None)]
+    assert read_ledger(database).balanced
+
+
 async def test_the_bytes_of_what_is_kept_apart_are_those_that_came(
     store: Store, database: str
 ) -> None:

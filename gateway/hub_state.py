@@ -74,7 +74,9 @@ def decode_device_states(payload: bytes) -> DeviceStates | None:
                 for entry in document["devices"][:DEVICES_MAX]
             },
         )
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (
+        ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError,
+    ) as error:  # fmt: skip
         raise DecodeError(Fault.INVALID, "state", 0, "is no document of a hub") from error
     if states.started_at.tzinfo is None or not math.isfinite(states.uptime_s):
         raise DecodeError(Fault.INVALID, "state", 0, "tells no time of the hub's process")

@@ -92,6 +92,7 @@ def test_a_last_will_says_nothing_of_devices() -> None:
         json.dumps(HEAD | {"devices": [{"device": "C0:26:DA:01:02:03", "trouble": "x"}]}).encode(),
         json.dumps(HEAD | {"started_at": "2026-11-26T02:00:00", "devices": []}).encode(),
         json.dumps(HEAD | {"uptime_s": float("nan"), "devices": []}).encode(),
+        json.dumps(HEAD | {"uptime_s": 10**400, "devices": []}).encode(),
     ],
 )
 def test_what_is_no_state_is_a_located_error(payload: bytes) -> None:

@@ -137,7 +137,7 @@ class Worker:
 
     def _take_changes(self, changes: Changes) -> None:
         """Forget what a change of the registry makes doubtful, and replay what waited for it."""
-        self._pipeline.forget_devices(changes.moved)
+        self._pipeline.forget_devices(changes.known)
         self._pipeline.forget_residents(changes.residents)
         if changes.devices is None or self._linked is None:
             self._linked = None
@@ -159,7 +159,7 @@ class Worker:
             except UnavailableError as error:
                 failures += 1
                 _log.warning("replay_put_off", why=str(error))
-                self._take_changes(Changes(devices=linked, moved=_NOTHING, residents=_NOTHING))
+                self._take_changes(Changes(devices=linked, known=_NOTHING, residents=_NOTHING))
                 await asyncio.sleep(BACKOFF.wait_s(failures))
 
     async def _replay(self, linked: Ids | None) -> None:

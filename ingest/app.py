@@ -132,6 +132,8 @@ class Worker:
                 self._inbox.acknowledge(message.token)
             elif lane is not None:
                 lane.acknowledge(message.token)
+            else:
+                self._intake.released(message.token)  # the lane is another worker's by now
         for lane in self._lanes.values():
             lane.flush()
 

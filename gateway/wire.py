@@ -44,6 +44,10 @@ RECEIPTS_MAX = 1024
 COUNTER_END = 1 << 63
 """Epochs and sequences lie below this and above 0, so that SQLite and PostgreSQL can hold them."""
 
+REFERENCE_MS_END = 1 << 47
+"""Reference times lie below this (about 6400 AD) and not before 1970, so that there are dates for all that is reckoned from
+them."""
+
 NO_TIME = -(1 << 63)
 NO_OFFSET = -128
 OFFSET_STEPS_MAX = 95
@@ -361,6 +365,9 @@ def decode_batch(message: bytes) -> tuple[Header, bytes]:
         raise DecodeError(Fault.TOO_LONG, "count", 6, detail)
     _check_counter("epoch", epoch, 24)
     _check_counter("sequence", sequence, 32)
+    if not 0 <= reference_ms < REFERENCE_MS_END:
+        detail = f"is {reference_ms}, outside 0..{REFERENCE_MS_END - 1}"
+        raise DecodeError(Fault.INVALID, "reference_ms", 40, detail)
     body = message[HEADER.size :]
     try:
         header = Header(
@@ -372,7 +379,7 @@ def decode_batch(message: bytes) -> tuple[Header, bytes]:
             reference_at=from_ms(reference_ms),
             decoder=decoder,
         )
-    except (ValueError, OverflowError) as error:
+    except ValueError as error:
         raise DecodeError(Fault.INVALID, "header", 0, str(error)) from error
     if header.kind is Kind.MEASUREMENTS and len(body) != count * RECORD.size:
         detail = f"holds {len(body)} bytes, {count} records need {count * RECORD.size}"

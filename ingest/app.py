@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from gateway import wire
-from gateway.errors import UnavailableError
+from gateway.errors import DataError, UnavailableError
 from gateway.platform.backoff import Backoff
 from gateway.platform.broker_address import BrokerAddress
 from gateway.platform.health import serve_health
 from gateway.platform.logs import get_logger
-from gateway.platform.postgres import connect
+from gateway.platform.postgres import DuplicateKeyError, connect
 from gateway.platform.service import run_until_signalled
 from ingest import metrics
 from ingest.attribution.settle import settle_due
@@ -132,12 +132,14 @@ class Worker:
                 self._inbox.acknowledge(message.token)
             elif lane is not None:
                 lane.acknowledge(message.token)
+            else:
+                self._intake.released(message.token)  # the lane is another worker's by now
         for lane in self._lanes.values():
             lane.flush()
 
     def _take_changes(self, changes: Changes) -> None:
         """Forget what a change of the registry makes doubtful, and replay what waited for it."""
-        self._pipeline.forget_devices(changes.moved)
+        self._pipeline.forget_devices(changes.known)
         self._pipeline.forget_residents(changes.residents)
         if changes.devices is None or self._linked is None:
             self._linked = None
@@ -156,10 +158,12 @@ class Worker:
             try:
                 await self._replay(linked)
                 failures = 0
-            except UnavailableError as error:
+            except DataError as error:  # an entry that no replay can take must not end the worker
+                _log.error("replay_refused", why=str(error))
+            except (UnavailableError, DuplicateKeyError) as error:
                 failures += 1
                 _log.warning("replay_put_off", why=str(error))
-                self._take_changes(Changes(devices=linked, moved=_NOTHING, residents=_NOTHING))
+                self._take_changes(Changes(devices=linked, known=_NOTHING, residents=_NOTHING))
                 await asyncio.sleep(BACKOFF.wait_s(failures))
 
     async def _replay(self, linked: Ids | None) -> None:

@@ -198,6 +198,7 @@ def restore(
     with _session(target) as connection:
         connection.execute("SELECT timescaledb_post_restore()")
         connection.execute(_QUERIES["beyond_all_blocks"], {"blocks": BLOCKS_SKIPPED})
+        _begin_feed(connection)
         put = 0 if given is None else _put_keys(connection, given)
         connection.execute("ANALYZE")
     ledger = read_ledger(target)
@@ -290,11 +291,31 @@ def _make_extension(connection: Connection, version: str) -> None:
         ) from error
 
 
+def _begin_feed(connection: Connection) -> None:
+    """Let the feed of changes go on where each reader stands, on a server that counts its own way.
+
+    Places are transactions' numbers; a new server begins at the low ones, behind where readers stand.
+    """
+    with connection.transaction():
+        ((is_ahead,),) = connection.execute(_QUERIES["is_feed_ahead"]).fetchall()
+        if not is_ahead:
+            return
+        for readers in ("alert_progress", "fhir_subscription"):
+            connection.execute(_QUERIES["move_readers"].format(readers=sql.Identifier(readers)))
+        connection.execute(_QUERIES["move_changes"])
+        connection.execute(_QUERIES["move_alert_events"])
+
+
 def _exchange(superuser_dsn: str, database: str, made: str, kept_as: str) -> None:
-    """Give the restored database the name; services come back to it by themselves."""
+    """Give the restored database the name; services come back to it by themselves.
+
+    Those that run know the registry of the former one: they are told once they can read it no more.
+    """
     with _session(superuser_dsn) as admin:
         admin.execute(_named("ALTER DATABASE {} ALLOW_CONNECTIONS false", database))
         admin.execute(_QUERIES["end_sessions"], {"database": database})
+        with _session(dsn_with(superuser_dsn, dbname=made)) as connection:
+            connection.execute(_QUERIES["registry_is_another"])
         admin.execute(_QUERIES["end_sessions"], {"database": made})
         admin.execute(_named("ALTER DATABASE {} RENAME TO {}", database, kept_as))
         admin.execute(_named("ALTER DATABASE {} RENAME TO {}", made, database))

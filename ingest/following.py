@@ -85,7 +85,7 @@ class Follower:
         before = self._registry
         if before is None or now_s - self._looked_at_s > AWAY_S_MAX:
             self._registry = await load_registry(connection)
-            changes = Changes(devices=None, moved=None, residents=None)
+            changes = Changes(devices=None, known=None, residents=None)
         else:
             self._registry, changes = await update_registry(connection, before)
         self._looked_at_s = now_s

@@ -22,7 +22,7 @@ from gateway.gatt.times import DeviceTime, from_ms, ms_since_epoch
 from gateway.measurement import Measurement, TimeQuality
 from gateway.platform.audit import AuditEvent, write_audit
 from gateway.platform.changes import record_change
-from gateway.platform.postgres import AsyncConnection, dict_row, load_queries, translated
+from gateway.platform.postgres import AsyncConnection, Int8s, dict_row, load_queries, translated
 from gateway.vitals import sources
 from ingest.batches import RECORD_DTYPE
 from ingest.elsewhere import concerned, take_back, withhold
@@ -243,6 +243,9 @@ async def _replay_once(
     for stream in (*encode_measurements(rows, places, now_ms), *due):
         await send(connection, stream)
     await record_change(connection, changed_by(rows, places), now_ms)
+    if len(places):
+        stored = np.unique(array["device"][places]).view(np.int64)
+        await connection.execute(_QUERIES["tell_workers"], {"devices": Int8s(stored)})
     await take_back(connection, rows, which, found.earlier)
     await _settle(connection, readable, [int(value) for value in verdict], by)
     return [int(value) for value in verdict]

@@ -113,12 +113,12 @@ class Registry:
 class Changes:
     """What is different in a new state; None: it may be anything.
 
-    `devices`: keys of those with other links, or that are new or moved. `moved`: of those that are
-    in another home. `residents`: keys of those whose stored readings were re-attributed.
+    `devices`: keys of those with other links, or that are new or changed. `known`: of those that changed
+    and were there before: moved to another home, or with readings that a replay has stored. `residents`: keys of those whose stored readings were re-attributed.
     """
 
     devices: Ids | None
-    moved: Ids | None
+    known: Ids | None
     residents: Ids | None
 
 
@@ -146,7 +146,7 @@ async def update_registry(
             changed = await _changed(connection, registry.snapshot)
             if changed is None:
                 fresh = await _load(connection)
-                return fresh, Changes(devices=None, moved=None, residents=None)
+                return fresh, Changes(devices=None, known=None, residents=None)
             return await _updated(connection, registry, changed)
 
 
@@ -226,16 +226,16 @@ async def _updated(
             hubs=await _with_changes(now.hubs, names, hubs),
             shared_homes=np.union1d(now.shared_homes, shared_homes).astype(np.int32),
         )
-    moved = changed_devices = np.empty(0, np.int32)
+    known = changed_devices = np.empty(0, np.int32)
     if addresses := changed[KIND_DEVICE]:
         only = sql.SQL("address = ANY({})").format(
             sql.Literal([_address(address) for address in addresses])
         )
         devices = await _read_devices(connection, only)
         now = replace(now, devices=await _with_changes(now.devices, addresses, devices))
-        device_id, home = devices.columns
+        device_id, _home = devices.columns
         _id_before, home_before = _look_up(registry.devices, devices.keys)
-        changed_devices, moved = device_id, device_id[(home_before != 0) & (home_before != home)]
+        changed_devices, known = device_id, device_id[home_before != 0]
     if linked := changed[KIND_LINKS]:
         only = sql.SQL("device_id = ANY({})").format(sql.Literal(linked))
         links = await _read_links(connection, only)
@@ -247,7 +247,7 @@ async def _updated(
         )
     return now, Changes(
         devices=np.union1d(changed_devices, np.array(linked, np.int32)).astype(np.int32),
-        moved=moved,
+        known=known,
         residents=np.array(changed[KIND_READINGS], np.int32),
     )
 

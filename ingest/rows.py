@@ -17,7 +17,7 @@ from gateway.vital_sign import QUANTITIES_MAX, VitalSign
 from gateway.vitals import SIGNS
 from gateway.wire import NO_OFFSET, TIME_TYPE_MASK
 from ingest.copy_binary import Column, Type, timestamps
-from ingest.verdicts import TIME_MS_MAX, Judged, Verdict, storable
+from ingest.verdicts import TIME_MS_MAX, TIME_MS_MIN, Judged, Verdict, storable
 
 IDENTITY_WINDOW_MS = 48 * 3_600_000
 """The same device time with the same values is the same reading when the two places it was mapped
@@ -256,7 +256,7 @@ def quarantine_columns(
         Column(
             name="measured_at",
             type=Type.INT8,
-            values=timestamps(np.clip(measured_ms, -TIME_MS_MAX, TIME_MS_MAX)),
+            values=timestamps(np.clip(measured_ms, TIME_MS_MIN, TIME_MS_MAX)),
             present=storable(measured_ms),
         ),
         Column(name="hub_id", type=Type.INT4, values=hub_id),

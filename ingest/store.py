@@ -38,9 +38,9 @@ from ingest.batches import Batch, Flush, Rejected
 from ingest.elsewhere import concerned, take_back, withhold
 from ingest.guard import hold_devices, hold_links
 from ingest.newest import Newest
-from ingest.registry import Registry
+from ingest.registry import Ids, Registry
 from ingest.rows import KIND_PAYLOAD, Rows, rows_of, settle_within
-from ingest.table import send, settle_stored
+from ingest.table import newest_stored, send, settle_stored
 from ingest.verdicts import Judged, Verdict
 from ingest.writing import (
     REDELIVERED,
@@ -213,6 +213,8 @@ class Store:
             StaleRegistryError: links changed since it was judged; nothing of it was stored.
         """
         suspects = prepared.places[self._suspects(prepared)]
+        forgotten = self._newest.forgotten
+        unknown = self._newest.unknown(prepared.content.rows.judged.device_id[prepared.places])
         self._note(prepared)  # from now on whoever comes behind looks, and waits
         careful = self._expects_repeats
         for _attempt in range(COMMIT_ATTEMPTS_MAX):
@@ -222,9 +224,11 @@ class Store:
                 with translated():
                     async with self.connection.transaction():
                         committed = await self._commit_once(prepared, None if careful else suspects)
+                        latest = await self._newest_stored(prepared, unknown)
             except DuplicateKeyError:
                 careful = True  # another worker was faster, or something came again: look first
                 continue
+            self._newest.learn(*latest, forgotten)
             self._expects_repeats = careful and _has_repeats(committed)
             return committed
         raise UnavailableError("database: the same readings are being stored by another worker")
@@ -255,6 +259,13 @@ class Store:
         await take_back(self.connection, rows, which, found.earlier)
         return Committed(outcomes=writing.outcomes, verdict=verdict, looked_up=len(asked))
 
+    async def _newest_stored(
+        self, prepared: Prepared, unknown: Ids
+    ) -> tuple[Ids, npt.NDArray[np.int64]]:
+        rows, places = prepared.content.rows, prepared.places
+        places = places[np.isin(rows.judged.device_id[places], unknown)]
+        return await newest_stored(self.connection, rows, places, unknown)
+
     async def _committed_before(self, batches: Sequence[Batch]) -> dict[Key, Terms]:
         rows = await self.connection.execute(
             _QUERIES["committed_batches"],
@@ -283,8 +294,8 @@ class Store:
     def _suspects(self, prepared: Prepared) -> npt.NDArray[np.bool_]:
         """Tell which of the readings to store may have come before.
 
-        A reading later than all that this worker has seen of its device is new, unless another hub
-        of the home may have brought it.
+        A reading later than all that is known of its device is new, unless another hub of the home
+        may have brought it.
         """
         flush, judged, places = (
             prepared.content.flush,

@@ -69,9 +69,10 @@ class LaneTakenError(Exception):
 
 @dataclass(slots=True)
 class Intake:
-    """What the lanes of a worker have read and not yet acknowledged; bounded in bytes.
+    """What the lanes of a worker have read and not yet committed; bounded in bytes.
 
-    Above `bytes_max` every lane stops reading its socket, below half of it they go on.
+    Above `bytes_max` every lane stops reading its socket, below half of it they go on. What came by a
+    connection that is gone counts too: the pipeline still has it.
     """
 
     bytes_max: int
@@ -83,18 +84,21 @@ class Intake:
     bytes_held: int = 0
     paused: bool = False
     _lanes: set[Lane] = field(default_factory=set)
+    _sizes: dict[int, int] = field(default_factory=dict)
+    """Token -> bytes of each message that is held."""
 
-    def took(self, size: int) -> None:
+    def took(self, token: int, size: int) -> None:
         """Count a message that was read."""
+        self._sizes[token] = size
         self.bytes_held += size
         if not self.paused and self.bytes_held > self.bytes_max:
             self.paused = True
             for lane in self._lanes:
                 lane.pause()
 
-    def released(self, size: int) -> None:
-        """Count a message that was acknowledged, or whose connection is gone."""
-        self.bytes_held -= size
+    def released(self, token: int) -> None:
+        """Count a message that was committed."""
+        self.bytes_held -= self._sizes.pop(token)
         if self.paused and self.bytes_held <= self.bytes_max // 2:
             self.paused = False
             for lane in self._lanes:
@@ -145,7 +149,8 @@ class Lane:
                 await asyncio.sleep(wait_s)
 
     def acknowledge(self, token: int) -> None:
-        """Send the PUBACK of a committed message, unless its connection is gone."""
+        """Release a committed message and send its PUBACK, unless its connection is gone."""
+        self._intake.released(token)
         generation, serial = token >> _SERIAL_BITS, token & (1 << _SERIAL_BITS) - 1
         if self._connection is not None and generation == self._generation:
             self._connection.acknowledge(serial)
@@ -210,8 +215,8 @@ class _Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._buffer = bytearray()
         self._serial = 0
-        self._held: dict[int, tuple[int | None, int]] = {}
-        """Serial number -> (packet id, bytes) of each message that is not committed yet."""
+        self._held: dict[int, int | None] = {}
+        """Serial number -> packet id of each message that is not committed yet."""
         self._acknowledgements: list[bytes] = []
         self._pinger: asyncio.TimerHandle | None = None
         self._silent_pings = 0
@@ -259,8 +264,7 @@ class _Connection(asyncio.Protocol):
             self._transport.write(data)
 
     def acknowledge(self, serial: int) -> None:
-        packet_id, size = self._held.pop(serial)
-        self._intake.released(size)
+        packet_id = self._held.pop(serial)
         if packet_id is not None:
             self._acknowledgements.append(mqtt5.PubAckPacket(packet_id).write())
 
@@ -283,8 +287,6 @@ class _Connection(asyncio.Protocol):
             self._pinger.cancel()
         if self._transport is not None:
             self._transport.abort()
-        for _packet_id, size in self._held.values():
-            self._intake.released(size)
         self._held.clear()
         self._end(UnavailableError("broker: closed by us"))
         if self.ended.done() and not self.ended.cancelled():
@@ -321,12 +323,13 @@ class _Connection(asyncio.Protocol):
                 self._intake.tell(hub, bytes(payload))
             return
         self._serial += 1
-        self._held[self._serial] = (packet_id, size)
-        self._intake.took(size)
+        token = self._generation << _SERIAL_BITS | self._serial
+        self._held[self._serial] = packet_id
+        self._intake.took(token, size)
         self._intake.deliver(
             Message(
                 lane=self._lane,
-                token=self._generation << _SERIAL_BITS | self._serial,
+                token=token,
                 hub=hub,
                 payload=payload,
                 received_at=datetime.now(UTC),

@@ -22,6 +22,7 @@ from gateway.platform.postgres import (
 from gateway.stored import FLAG_ELSEWHERE
 from ingest.copy_binary import Column, encode_rows
 from ingest.guard import hold_devices
+from ingest.registry import Ids
 from ingest.rows import (
     BROADCAST_MS,
     IDENTITY_WINDOW_MS,
@@ -90,6 +91,25 @@ async def settle_stored(
         any=heard or any(each.any for each in found),
         earlier=np.concatenate([each.earlier for each in found]),
     )
+
+
+async def newest_stored(
+    connection: AsyncConnection, rows: Rows, places: npt.NDArray[np.intp], device_id: Ids
+) -> tuple[Ids, npt.NDArray[np.int64]]:
+    """Return the latest identity time of each device, (n,), of what is stored from about `places` on."""
+    if not len(device_id):
+        return device_id, np.empty(0, np.int64)
+    measured_ms = rows.judged.measured_ms[places]
+    await look_up_by_index(connection)
+    found = await connection.execute(
+        _QUERIES["newest_stored"],
+        {
+            "device_id": Int4s(device_id),
+            "from_at": from_ms(int(measured_ms.min()) - IDENTITY_WINDOW_MS),
+        },
+    )
+    device, latest_ms = np.array(await found.fetchall(), np.int64).reshape(-1, 2).T
+    return device.astype(np.int32), latest_ms
 
 
 async def _settle_heard(

@@ -26,8 +26,9 @@ HUB_AHEAD_MS_MAX = 10 * 60_000
 """A hub's reception may lie this far ahead of ingest's clock; further: HUB_CLOCK."""
 OLDEST_MS = 946_684_800_000
 """2000-01-01T00:00Z. No health device is older; an earlier time is a clock that was never set."""
-TIME_MS_MAX = 1 << 47
-"""Keeps every device time within what the store's timestamps can hold (about 6400 AD)."""
+TIME_MS_MIN, TIME_MS_MAX = -62_104_060_800_000, 1 << 47
+"""Keeps every time within what the store's timestamps and Python's dates can hold: from the year 2, since
+there are none before the year 1, in any zone, to about 6400."""
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -286,7 +287,7 @@ def _identity(records: npt.NDArray[np.void], measured_ms: Ints) -> tuple[Ints, B
 
 def storable(ms: Ints) -> Bools:
     """Tell which times the store can hold."""
-    fits: Bools = (ms > -TIME_MS_MAX) & (ms < TIME_MS_MAX)
+    fits: Bools = (ms >= TIME_MS_MIN) & (ms < TIME_MS_MAX)
     return fits
 
 

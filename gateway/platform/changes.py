@@ -160,8 +160,11 @@ async def end_of_changes(connection: AsyncConnection) -> Place:
 
 
 async def is_whole(connection: AsyncConnection, after: Place) -> bool:
-    """Tell whether all changes behind a place are still kept."""
-    return after >= await _place(connection, "oldest")
+    """Tell whether all changes behind a place are still kept; of one that is still to come, not."""
+    with translated():
+        rows = await connection.execute(_QUERIES["is_to_come"], {"transaction": after.transaction})
+        ((is_to_come,),) = await rows.fetchall()
+    return not is_to_come and after >= await _place(connection, "oldest")
 
 
 async def prune_changes(connection: AsyncConnection) -> int:

@@ -8,6 +8,7 @@ when they were made nobody's, and that a link covers now, go to its resident her
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -219,7 +220,10 @@ async def _readings(
             linked=_place_of(residents, linked)[part],
             usual=usual,
         )
-        settled = settle(_with_elsewhere(own, theirs, residents), sign.quantities[0])
+        # In a thread: large households take minutes, and the lanes are read meanwhile.
+        settled = await asyncio.to_thread(
+            settle, _with_elsewhere(own, theirs, residents), sign.quantities[0]
+        )
         count = int(part.sum())
         label, probability[part] = settled.label[:count], settled.probability[:count]
         among = asked[part]

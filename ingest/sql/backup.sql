@@ -35,6 +35,46 @@ WHERE datname = %(database)s AND pid <> pg_backend_pid()
 -- Workers hold blocks of batch ids that they took after the backup: no id is given out again.
 SELECT setval('batch_block', nextval('batch_block') + %(blocks)s)
 
+-- name: registry_is_another
+-- A worker that runs on reads the whole registry before it stores anything more: keys that were given out after
+-- the backup are another's by and by.
+INSERT INTO registry_change (kind, key) VALUES (1, NULL), (3, NULL)
+
+-- name: is_feed_ahead
+-- Whether the feed of changes has numbers that this server gives out later: it comes from another.
+SELECT EXISTS (SELECT FROM change WHERE transaction_id >= pg_current_xact_id())
+    OR EXISTS (SELECT FROM alert_event WHERE transaction_id >= pg_current_xact_id())
+    OR EXISTS (
+        SELECT FROM alert_progress WHERE transaction_id >= pg_current_xact_id()::text::bigint
+        UNION ALL
+        SELECT FROM fhir_subscription WHERE transaction_id >= pg_current_xact_id()::text::bigint
+    )
+
+-- name: move_readers
+-- Put readers where they stand when all that is in the feed is of this transaction: before the first change
+-- that they have not read.
+UPDATE {readers} AS reader
+SET
+    transaction_id = pg_current_xact_id()::text::bigint,
+    change_id = coalesce(
+        (
+            SELECT min(change.change_id) - 1
+            FROM change
+            WHERE (change.transaction_id, change.change_id)
+                > (reader.transaction_id::text::xid8, reader.change_id)
+        ),
+        (SELECT max(change_id) FROM change),
+        0
+    )
+
+-- name: move_changes
+-- All changes are of this transaction.
+UPDATE change SET transaction_id = pg_current_xact_id()
+
+-- name: move_alert_events
+-- What happened to alerts, too.
+UPDATE alert_event SET transaction_id = pg_current_xact_id() WHERE transaction_id IS NOT NULL
+
 -- name: keys_out
 -- The residents' keys, by the ids that never change.
 COPY (

@@ -72,6 +72,14 @@ SET
 FROM unnest(%(quarantine_id)s::bigint[], %(reason)s::smallint[]) AS given (quarantine_id, reason)
 WHERE quarantine.quarantine_id = given.quarantine_id
 
+-- name: tell_workers
+-- Workers forget how late the last reading of these devices is (ingest.newest).
+WITH noted AS (
+    INSERT INTO registry_change (kind, key)
+    SELECT 2, device FROM unnest(%(devices)s::bigint[]) AS given (device)
+)
+SELECT pg_notify('hearth_registry', '')
+
 -- name: account
 -- Move what was replayed from one term of the ledger to another.
 UPDATE batch

@@ -31,6 +31,37 @@ CROSS JOIN LATERAL (
     OFFSET 0 -- keeps it a look-up for each key
 ) AS m
 
+-- name: newest_stored
+-- The latest device time that is stored of each device, from a time of measurement on: the last of each of its
+-- slots and signs, which are found one behind the other along the index.
+SELECT given.device_id, (extract(epoch FROM max(slot.identity_time)) * 1000)::bigint
+FROM unnest(%(device_id)s::integer[]) AS given (device_id)
+CROSS JOIN LATERAL (
+    WITH RECURSIVE slot AS (
+        (
+            SELECT m.user_slot, m.sign, m.identity_time
+            FROM measurement AS m
+            WHERE m.device_id = given.device_id AND m.measured_at >= %(from_at)s
+            ORDER BY m.user_slot DESC, m.sign DESC, m.identity_time DESC
+            LIMIT 1
+        )
+        UNION ALL
+        SELECT before.user_slot, before.sign, before.identity_time
+        FROM slot
+        CROSS JOIN LATERAL (
+            SELECT m.user_slot, m.sign, m.identity_time
+            FROM measurement AS m
+            WHERE m.device_id = given.device_id
+                AND (m.user_slot, m.sign) < (slot.user_slot, slot.sign)
+                AND m.measured_at >= %(from_at)s
+            ORDER BY m.user_slot DESC, m.sign DESC, m.identity_time DESC
+            LIMIT 1
+        ) AS before
+    )
+    SELECT identity_time FROM slot
+) AS slot
+GROUP BY given.device_id
+
 -- name: already_heard
 -- Which of the given broadcasts are stored, as another hub heard them: same device, same content (its
 -- number among it), about the same time.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -18,7 +19,10 @@ from gateway.errors import UsageError
 from gateway.measurement import Measurement
 from gateway.platform.changes import START
 from gateway.platform.postgres import AsyncConnection, connect, connect_blocking
+from gateway.quantity import Quantity
 from gateway.stored import FLAG_CLAIMED, FLAG_INFERRED
+from ingest.attribution import model
+from ingest.attribution.model import Household, Settled
 from ingest.attribution.settle import SettledSlots, settle_due, settle_shared
 from ingest.batches import hub_homes, read_messages, reference_ms
 from ingest.ledger import read_ledger
@@ -98,6 +102,23 @@ async def test_each_reading_finds_its_owner_and_strangers_wait(
     assert {flags for _kg, owner, flags in found if owner} == {FLAG_INFERRED}
     assert (done.slots, done.unassigned) == (1, 2)
     assert read_ledger(database).balanced
+
+
+async def test_the_model_is_asked_beside_the_loop_that_reads_the_lanes(
+    worker: AsyncConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With 500 readings of each of four members it thinks for a minute or two."""
+    asked_in: list[threading.Thread] = []
+
+    def settle(household: Household, quantity: Quantity) -> Settled:
+        asked_in.append(threading.current_thread())
+        return model.settle(household, quantity)
+
+    monkeypatch.setattr("ingest.attribution.settle.settle", settle)
+    await stored(worker, *a_month())
+    await settle_due(worker)
+    assert asked_in
+    assert threading.current_thread() not in asked_in
 
 
 async def test_what_is_settled_is_not_due_and_settling_again_changes_nothing(

@@ -7,17 +7,21 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from gateway.errors import UsageError
+from gateway.platform.changes import Changed, Place, record_change, summarised
 from gateway.platform.embedded.database import NAME, SUPERUSER, Database
 from gateway.platform.embedded.packages import Packages
-from gateway.platform.postgres import connect_blocking, sql
+from gateway.platform.postgres import connect, connect_blocking, sql
 from ingest.backup import Tools, backup, backup_keys, read_facts, restore
 from ingest.ledger import read_ledger
+from ingest.verdicts import Verdict
+from tests.feeds import settled_changes
 from tests.fixtures.database import close_to_all, database_for, make_timescale
 from tests.fixtures.workers import Workers, a_hub
-from tests.worlds import NOON, a_message, a_pressure, enter_registry, query
+from tests.worlds import NOON, STRANGER, a_message, a_pressure, enter_registry, query
 
 pytestmark = pytest.mark.integration
 
@@ -82,6 +86,41 @@ def test_after_a_restore_to_an_older_state_the_hubs_batches_come_back_once(
     assert (ledger.balanced, ledger.total("published")) == (True, 5)
 
 
+@pytest.mark.usefixtures("drop_former")
+def test_a_worker_that_runs_on_knows_nothing_of_what_was_registered_after_the_backup(
+    workers: Workers, database_server: Database, tools: Tools, tmp_path: Path
+) -> None:
+    """Its keys are given out again: the next device to be entered would have the readings."""
+    workers.start()
+    database = workers.database
+    with a_hub(workers.broker) as hub:
+        hub.publish(a_message(a_pressure(), sequence=1))
+        hub.receipts()
+        backup(database, tmp_path / "backup", tools, lambda _part: None)
+        query(
+            database,
+            "INSERT INTO device (device_id, address, home_id) OVERRIDING SYSTEM VALUE"
+            " VALUES (13, 'C0:26:DA:0F:0F:0F', 1);"
+            "INSERT INTO link (device_id, user_slot, resident_id, during)"
+            " VALUES (13, 255, 102, '(,)')",
+        )
+        time.sleep(1.0)  # the worker has followed
+        hub.publish(a_message(a_pressure(device=STRANGER), sequence=2))
+        assert hub.receipts()[2].stored == 1
+    restore(
+        database_server.url(SUPERUSER, SUPERUSER),
+        database.rpartition("/")[2],
+        NAME,
+        tmp_path / "backup",
+        tools,
+        lambda _part: None,
+    )
+    with a_hub(workers.broker) as hub:
+        hub.publish(a_message(a_pressure(device=STRANGER), sequence=2))
+        assert hub.receipts()[2].quarantined == 1
+    assert query(database, "SELECT reason FROM quarantine") == [(Verdict.DEVICE_UNKNOWN,)]
+
+
 def test_a_backup_comes_back_on_another_server_s_empty_database(
     workers: Workers, database_server: Database, tools: Tools, tmp_path: Path
 ) -> None:
@@ -108,6 +147,43 @@ def test_a_backup_comes_back_on_another_server_s_empty_database(
             database_server.url(SUPERUSER, SUPERUSER),
             f"DROP DATABASE {done.kept_as} WITH (FORCE)",
         )
+
+
+@pytest.mark.usefixtures("drop_former")
+async def test_who_follows_along_goes_on_after_a_restore_on_a_new_server(
+    database: str, database_server: Database, tools: Tools, tmp_path: Path
+) -> None:
+    """A new server's transactions have low numbers: behind where the readers of the former one stood."""
+    async with await connect(database, application="hearth-tests", autocommit=True) as connection:
+        for resident in (1, 2, 3):
+            await record_change(connection, _changed(resident), 4_000_000_000_000)
+    query(
+        database,
+        "UPDATE change SET transaction_id = (transaction_id::text::bigint + 1000000000)::text::xid8;"
+        "INSERT INTO alert_progress (pace, transaction_id, change_id, rules_entered)"
+        " SELECT 'prompt', transaction_id::text::bigint, change_id, 0 FROM change"
+        " ORDER BY change_id LIMIT 1",
+    )
+    backup(database, tmp_path / "backup", tools, lambda _part: None)
+    restore(
+        database_server.url(SUPERUSER, SUPERUSER),
+        database.rpartition("/")[2],
+        NAME,
+        tmp_path / "backup",
+        tools,
+        lambda _part: None,
+    )
+    ((transaction, change),) = query(
+        database, "SELECT transaction_id, change_id FROM alert_progress"
+    )
+    async with await connect(database, application="hearth-tests", autocommit=True) as connection:
+        await record_change(connection, _changed(4), 4_000_000_000_000)
+        news = await settled_changes(connection, Place(transaction, change), 3)
+    assert [int(one.changed.resident[0]) for one in news] == [2, 3, 4]
+
+
+def _changed(resident: int) -> Changed:
+    return summarised(np.array([resident]), np.array([1]), np.array([1_000]))
 
 
 @pytest.mark.usefixtures("drop_former")

@@ -9,6 +9,7 @@ from gateway.platform.changes import (
     NOTHING,
     START,
     Changed,
+    Place,
     end_of_changes,
     is_whole,
     merged,
@@ -98,3 +99,12 @@ async def test_a_reader_that_was_away_too_long_is_told(database: str) -> None:
         assert not await is_whole(connection, old.place)
         (new,) = await settled_changes(connection, START, 1)
         assert await is_whole(connection, new.place)
+
+
+async def test_a_place_that_is_still_to_come_is_not_one_to_go_on_from(database: str) -> None:
+    """Of another server, from which the database was restored."""
+    async with await connect(database, application="hearth-tests", autocommit=True) as connection:
+        await record_change(connection, of(1), 4_000_000_000_000)
+        (here,) = await settled_changes(connection, START, 1)
+        assert not await is_whole(connection, Place(here.place.transaction + 1_000_000_000, 1))
+        assert await is_whole(connection, here.place)

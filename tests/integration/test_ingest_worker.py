@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -262,6 +263,21 @@ def test_what_waits_for_a_link_is_stored_when_the_link_comes(workers: Workers) -
         (102, NOON)
     ]
     assert read_ledger(workers.database).balanced
+
+
+def test_an_entry_that_cannot_be_replayed_does_not_end_the_worker(workers: Workers) -> None:
+    """As an earlier version kept it: received at a time that no date of Python's is."""
+    worker = workers.start()
+    with a_hub(workers.broker) as hub:
+        hub.publish(a_message(a_weight(slot=5), sequence=1))
+        assert hub.receipts()[1].quarantined == 1
+        query(workers.database, "UPDATE quarantine SET received_at = '0091-03-27 BC'")
+        query(workers.database, "INSERT INTO link (device_id, user_slot, resident_id, during)"
+                                " VALUES (12, 5, 102, '(,)')")  # fmt: skip
+        time.sleep(2.0)  # it has been tried
+        hub.publish(a_message(a_weight(at=NOON + timedelta(minutes=1)), sequence=2))
+        assert hub.receipts()[2].stored == 1
+    assert worker.is_alive()
 
 
 def test_a_hub_that_is_enrolled_while_the_worker_runs_is_heard(workers: Workers) -> None:

@@ -89,7 +89,8 @@ async def rows_after_two_workers(
 def all_seen() -> Newest:
     """Return the belief that all readings of the first devices were old ones."""
     newest = Newest()
-    newest.note(np.arange(100, dtype=np.int32), np.full(100, -(1 << 62)))
+    longest_ago = np.full(100, -(1 << 62))
+    newest.learn(np.arange(100, dtype=np.int32), longest_ago, newest.forgotten)
     return newest
 
 

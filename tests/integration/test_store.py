@@ -21,7 +21,7 @@ from ingest.ledger import Gap, read_ledger
 from ingest.newest import Newest
 from ingest.pipeline import Pipeline
 from ingest.quarantine import ActedBy, Filter, discard, replay
-from ingest.registry import load_registry
+from ingest.registry import load_registry, update_registry
 from ingest.store import Store
 from ingest.verdicts import Verdict
 from ingest.writing import Outcome
@@ -130,6 +130,42 @@ async def test_a_corrected_clock_adds_no_row(store: Store, database: str) -> Non
     assert (outcome.stored, outcome.duplicate, rows(database)) == (0, 1, 1)
 
 
+async def test_a_memory_sent_again_in_pieces_to_a_new_worker_adds_no_row(
+    store: Store, database: str
+) -> None:
+    """The first piece is looked up; the others are later than all of it, and stored all the same."""
+    memory = [a_pressure(at=NOON + timedelta(minutes=m)) for m in range(4)]
+    await committed(store, a_message(*memory, a_weight(at=NOON + timedelta(minutes=9)), sequence=1))
+    again = [replace(one, measured_at=one.measured_at + timedelta(seconds=1)) for one in memory]
+    new_worker = Store(store.connection)
+    for sequence, one in enumerate(again, 2):
+        (outcome,) = (await committed(new_worker, a_message(one, sequence=sequence))).outcomes
+        assert (outcome.stored, outcome.duplicate) == (0, 1)
+    fresh = a_message(a_pressure(at=NOON + timedelta(minutes=5)), sequence=9)
+    done = await committed(new_worker, fresh)
+    assert (done.outcomes[0].stored, done.looked_up, rows(database)) == (1, 0, 6)
+
+
+async def test_what_a_replay_has_stored_is_known_when_it_comes_again(
+    connection: AsyncConnection, database: str
+) -> None:
+    """The worker's memory of the device ends before it: who replays is another connection."""
+    registry = await load_registry(connection)
+    newest = Newest()
+    worker = Store(connection, newest)
+    late = a_weight(slot=2, at=NOON + timedelta(minutes=1))
+    await committed(worker, a_message(a_weight(), late, sequence=1))
+    query(database, "INSERT INTO link (device_id, user_slot, resident_id, during)"
+                    " VALUES (12, 2, 102, '(,)')")  # fmt: skip
+    linked, _changes = await update_registry(connection, registry)
+    assert (await replay(connection, linked, Filter(), ActedBy(actor="test"))).stored == 1
+    _registry, changes = await update_registry(connection, linked)
+    newest.forget(changes.known)
+    again = replace(late, measured_at=late.measured_at + timedelta(seconds=1))
+    (outcome,) = (await committed(worker, a_message(again, sequence=2))).outcomes
+    assert (outcome.stored, outcome.duplicate, rows(database)) == (0, 1, 2)
+
+
 async def test_other_values_with_the_same_identity_are_kept_not_dropped(
     store: Store, database: str
 ) -> None:
@@ -155,7 +191,8 @@ async def test_a_worker_that_remembers_wrongly_still_adds_no_row(
     """The unique index objects, and then it is looked up: memory is a hint, not the guard."""
     await committed(store, a_message(a_pressure(), sequence=1))
     newest = Newest()
-    newest.note(np.arange(100, dtype=np.int32), np.full(100, -(1 << 62)))  # as if all were older
+    everybody, longest_ago = np.arange(100, dtype=np.int32), np.full(100, -(1 << 62))
+    newest.learn(everybody, longest_ago, newest.forgotten)  # as if all were older
     deceived = Store(store.connection, newest)
     (outcome,) = (await committed(deceived, a_message(a_pressure(), sequence=2))).outcomes
     assert (outcome.duplicate, rows(database)) == (1, 1)
@@ -286,6 +323,61 @@ async def test_bad_measurements_never_cost_their_neighbours(store: Store, databa
     assert (outcome.stored, outcome.quarantined) == (2, 3)
     reasons = {Verdict(reason) for (reason,) in query(database, "SELECT reason FROM quarantine")}
     assert reasons == {Verdict.IMPLAUSIBLE, Verdict.DEVICE_UNKNOWN, Verdict.UNLINKED}
+    assert read_ledger(database).balanced
+
+
+async def test_a_hub_at_the_end_of_time_costs_its_neighbours_nothing(
+    store: Store, database: str
+) -> None:
+    """Another home's record of a known device is looked for around its reception."""
+    header = wire.Header(
+        hub=OTHER_HUB,
+        epoch=EPOCH,
+        sequence=1,
+        kind=wire.Kind.MEASUREMENTS,
+        count=1,
+        reference_at=datetime(9999, 12, 31, tzinfo=UTC),
+    )
+    body = wire.encode_record(a_pressure(), header.reference_at)
+    last = as_message(wire.encode_batch(header, body), hub=OTHER_HUB)
+    await committed(store, last, a_message(a_pressure()))
+    assert rows(database) == 1
+    assert query(database, "SELECT reason FROM quarantine") == [(Verdict.NO_BATCH,)]
+    assert read_ledger(database).balanced
+
+
+async def test_a_record_from_before_our_era_stands_in_no_replays_way(
+    store: Store, connection: AsyncConnection, database: str
+) -> None:
+    """No date of Python's is so early; a stranger's device may become known and linked."""
+    body = bytearray(wire.encode_record(a_pressure(device=STRANGER), NOON))
+    body[16:24] = (-65_000_000_000_000).to_bytes(8, "little", signed=True)  # measured in 91 BC
+    header = wire.Header(
+        hub=HUB,
+        epoch=EPOCH,
+        sequence=1,
+        kind=wire.Kind.MEASUREMENTS,
+        count=1,
+        reference_at=NOON,
+    )
+    await committed(
+        store,
+        as_message(wire.encode_batch(header, bytes(body))),
+        a_message(a_pressure(device=STRANGER), sequence=2),
+    )
+    query(
+        database,
+        "INSERT INTO device (device_id, address, home_id) OVERRIDING SYSTEM VALUE"
+        " VALUES (13, 'C0:26:DA:0F:0F:0F', 1)",
+    )
+    query(database, "INSERT INTO link (device_id, user_slot, resident_id, during)"
+                    " VALUES (13, 255, 102, '(,)')")  # fmt: skip
+    registry = await load_registry(connection)
+    done = await replay(connection, registry, Filter(linked=True), ActedBy(actor="test"))
+    assert (done.stored, rows(database)) == (1, 1)
+    assert query(
+        database, "SELECT reason, measured_at FROM quarantine WHERE state = 'waiting'"
+    ) == [(Verdict.RECORD_INVALID, None)]
     assert read_ledger(database).balanced
 
 

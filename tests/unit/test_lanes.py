@@ -18,8 +18,8 @@ TOPIC = wire.topic(0xA1, wire.Channel.BATCH)
 
 
 @asynccontextmanager
-async def a_broker() -> AsyncIterator[int]:
-    """Accepts every connection, grants its subscription and sends it one message."""
+async def a_broker(*, stays: bool = True) -> AsyncIterator[int]:
+    """Accepts every connection, grants its subscription and sends it one message; then `stays` or goes."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(4096)
@@ -31,7 +31,7 @@ async def a_broker() -> AsyncIterator[int]:
         batch = mqtt5.PublishPacket(TOPIC, b"x", qos=mqtt5.QoS.AT_LEAST_ONCE, packet_id=7)
         writer.write(batch.write())
         with suppress(OSError):
-            await reader.read()
+            await (reader.read() if stays else writer.drain())
         writer.close()
 
     server = await asyncio.start_server(serve, LOOPBACK, 0)
@@ -68,5 +68,24 @@ async def test_a_lane_taken_again_takes_no_acknowledgement_of_its_former_life() 
         assert intake.bytes_held > 0  # the latter message waits for its own
         again.acknowledge(latter.token)
         assert intake.bytes_held == 0
+        running.cancel()
+        await asyncio.wait([running])
+
+
+async def test_what_was_read_by_a_lost_connection_counts_until_it_is_committed() -> None:
+    """The broker sends it again by the next one, and again: without a database, for hours."""
+    arrived: asyncio.Queue[Message] = asyncio.Queue()
+    intake = Intake(bytes_max=1000, deliver=arrived.put_nowait)
+    async with asyncio.timeout(20), a_broker(stays=False) as port:
+        address = BrokerAddress(host=LOOPBACK, port=port)
+        lane = Lane(3, lambda: address, intake)
+        running = asyncio.create_task(lane.run())
+        read = [await arrived.get(), await arrived.get()]
+        await asyncio.sleep(1.5)  # it would have connected twice more
+        assert arrived.empty()
+        for message in read:
+            lane.acknowledge(message.token)
+        assert intake.bytes_held == 0
+        await arrived.get()  # it reads on
         running.cancel()
         await asyncio.wait([running])

@@ -31,6 +31,10 @@ FROM change
 ORDER BY transaction_id, change_id
 LIMIT 1
 
+-- name: is_to_come
+-- Whether a place lies ahead of all transactions that there were: it is one of another server's feed.
+SELECT %(transaction)s::text::xid8 >= pg_snapshot_xmax(pg_current_snapshot())
+
 -- name: prune
 -- Forget changes that everybody has had time to read.
 DELETE FROM change WHERE stored_at < now() - %(days)s * interval '1 day'

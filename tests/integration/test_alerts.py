@@ -182,6 +182,21 @@ async def test_readings_that_come_weeks_late_are_a_note_and_no_alarm(
     assert events(database) == ["noted"]
 
 
+async def test_a_restored_database_goes_on_raising_alerts(
+    connection: AsyncConnection, database: str
+) -> None:
+    """Its places are of a server that had counted further than the one it was restored on."""
+    await evaluate(connection)
+    query(database, "UPDATE alert_progress SET transaction_id = 1::bigint << 60")
+    await committed(Store(connection), a_message(severe(NOW), sequence=next(_sequences)))
+    async with asyncio.timeout(SETTLED_S_MAX):
+        while not alerts(database):
+            await follow(connection, Evaluator(connection))
+    assert [alert[0] for alert in alerts(database)] == ["pressure-crisis"]
+    await arrive(connection, [severe(NOW + timedelta(minutes=5))])
+    assert events(database) == ["asked", "raised"]
+
+
 async def test_any_order_of_arrival_gives_the_same_alerts(
     connection: AsyncConnection, database: str
 ) -> None:

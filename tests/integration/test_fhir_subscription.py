@@ -197,6 +197,23 @@ async def test_what_an_endpoint_does_not_take_comes_again_and_can_be_caught_up(
         assert [number for number, _focus in events_of(again.json())] == [2]
 
 
+async def test_a_subscription_of_a_restored_database_goes_on_with_what_is_stored_there(
+    database: str, endpoint: Endpoint
+) -> None:
+    """Its place is of a server that had counted further than the one it was restored on."""
+    enter_registry(database)
+    async with api_over(database) as api, teller(database) as subscriptions:
+        body = wish(database, endpoint.url)
+        assert (await api.post("/fhir/Subscription", json=body)).status_code == 201
+        query(database, "UPDATE fhir_subscription SET transaction_id = 1::bigint << 60")
+        await store(database, a_weight())
+        await tell(subscriptions, lambda: bool(endpoint.told))
+        assert [number for number, _focus in endpoint.events()] == [1]
+        await store(database, a_weight(at=NOON - timedelta(hours=1)), sequence=2)
+        await tell(subscriptions, lambda: len(endpoint.told) > 1)
+    assert [number for number, _focus in endpoint.events()] == [1, 2]
+
+
 @pytest.mark.parametrize("content", ["id-only", "full-resource"])
 async def test_what_is_withheld_before_it_is_told_is_not_told_by_its_id_either(
     database: str, endpoint: Endpoint, content: str

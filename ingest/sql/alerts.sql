@@ -238,19 +238,28 @@ GROUP BY w.webhook_id
 ORDER BY w.webhook_id
 
 -- name: due
--- Deliveries to try now. What is withheld meanwhile waits, in case that the resident consents again.
+-- Deliveries to try now, so many of each webhook: one whose receiver is down keeps no other waiting. What is
+-- withheld meanwhile waits, in case that the resident consents again.
 SELECT
-    d.delivery_id, d.webhook_id, w.url, d.attempts, e.event_id, e.what, e.at, a.public_id AS alert,
-    r.public_id AS resident, a.rule, a.stage, a.state, a.started_at, a.last_at, a.cleared_at
-FROM webhook_delivery d
-JOIN webhook w USING (webhook_id)
-JOIN alert_event e USING (event_id)
-JOIN alert a USING (alert_id)
-JOIN resident r USING (resident_id)
-WHERE d.state = 'waiting' AND d.due_at <= now() AND w.ended_at IS NULL
-    AND NOT is_withheld(a.resident_id, a.sign)
-ORDER BY d.due_at
-LIMIT %(limit)s
+    d.delivery_id, d.webhook_id, w.url, d.attempts, d.event_id, d.what, d.at, d.alert, d.resident,
+    d.rule, d.stage, d.state, d.started_at, d.last_at, d.cleared_at
+FROM webhook w
+CROSS JOIN LATERAL (
+    SELECT
+        d.delivery_id, d.webhook_id, d.attempts, d.due_at, e.event_id, e.what, e.at,
+        a.public_id AS alert, r.public_id AS resident, a.rule, a.stage, a.state, a.started_at,
+        a.last_at, a.cleared_at
+    FROM webhook_delivery d
+    JOIN alert_event e USING (event_id)
+    JOIN alert a USING (alert_id)
+    JOIN resident r USING (resident_id)
+    WHERE d.webhook_id = w.webhook_id AND d.state = 'waiting' AND d.due_at <= now()
+        AND NOT is_withheld(a.resident_id, a.sign)
+    ORDER BY d.due_at
+    LIMIT %(limit)s
+) AS d
+WHERE w.ended_at IS NULL
+ORDER BY d.webhook_id, d.due_at
 
 -- name: delivered
 -- It was taken.

@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from itertools import count
+from pathlib import Path
 from threading import Thread
 from typing import Any
 
@@ -30,7 +31,7 @@ from gateway.platform.webhook_hosts import REFUSED, WebhookHosts, open_client, w
 from gateway.platform.webhook_signature import signature
 from gateway.vitals import BY_NAME
 from ingest.alerts import desk
-from ingest.alerts.app import Work, catch_up, follow
+from ingest.alerts.app import AlertsConfig, Work, catch_up, follow, run
 from ingest.alerts.delivery import ANSWER_S_MAX, ATTEMPTS_MAX, Deliverer
 from ingest.alerts.evaluator import Evaluator
 from ingest.alerts.reconcile import State
@@ -424,10 +425,12 @@ class _Receiver(BaseHTTPRequestHandler):
     """Takes deliveries, after refusing as many as it is told to."""
 
     refusals = 0
+    takes_s = 0.0
     taken: list[tuple[dict[str, str], bytes]]
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
+        time.sleep(self.takes_s)
         refuse = type(self).refusals > 0
         type(self).refusals -= refuse
         if not refuse:
@@ -495,6 +498,65 @@ async def test_webhooks_are_not_told_of_a_sign_while_its_resident_withholds_it(
     query(database, "UPDATE objection SET withdrawn_at = now()")
     await _deliver(connection)
     assert len(handler.taken) == 1
+
+
+async def test_a_webhook_that_does_not_answer_keeps_no_other_waiting(
+    connection: AsyncConnection, database: str, receiver: tuple[type[_Receiver], str]
+) -> None:
+    handler, url = receiver
+    async with await asyncio.start_server(_never_answers, "127.0.0.1", 0) as deaf:
+        deaf_url = f"http://127.0.0.1:{deaf.sockets[0].getsockname()[1]}/hook"
+        with connect_blocking(database, application="hearth-tests") as session:
+            for one in (deaf_url, url):
+                desk.add_webhook(session, one, HERE, BY)
+        there_and_gone = [(20, 185), (18, 120), (12, 185), (10, 120), (6, 185), (4, 120)]
+        await arrive(
+            connection, *([severe(NOW - timedelta(hours=h), s)] for h, s in there_and_gone)
+        )
+        waiting = len(query(database, "SELECT 1 FROM webhook_delivery")) // 2
+        assert waiting > 4
+        began_s = time.monotonic()
+        async with open_client(1.0) as client:
+            await Deliverer(connection, HERE, lambda _webhook: "the key").deliver_due(client)
+        assert time.monotonic() - began_s < 3.0
+    assert len(handler.taken) == waiting
+    told = "SELECT state, attempts, count(*) FROM webhook_delivery GROUP BY 1, 2 ORDER BY 1, 2"
+    assert query(database, told) == [
+        ("delivered", 1, waiting),
+        ("waiting", 0, waiting - 1),
+        ("waiting", 1, 1),
+    ]
+
+
+async def _never_answers(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.read()
+    writer.close()
+
+
+async def test_of_two_services_one_delivers(
+    connection: AsyncConnection,
+    database: str,
+    receiver: tuple[type[_Receiver], str],
+    tmp_path: Path,
+) -> None:
+    handler, url = receiver
+    with connect_blocking(database, application="hearth-tests") as session:
+        desk.add_webhook(session, url, HERE, BY)
+    await arrive(connection, [severe(NOW - timedelta(minutes=9))])
+    handler.takes_s = 1.0  # while the one waits for the answer, the other looks what is due
+    config = AlertsConfig(dsn=database, home=tmp_path, webhook_hosts=HERE)
+    services = [asyncio.create_task(run(config)) for _ in range(2)]
+    try:
+        async with asyncio.timeout(SETTLED_S_MAX):
+            while handler.taken == []:  # noqa: ASYNC110 - another thread's
+                await asyncio.sleep(0.1)
+        await asyncio.sleep(2 * handler.takes_s)
+    finally:
+        for service in services:
+            service.cancel()
+        await asyncio.gather(*services, return_exceptions=True)
+    assert len(handler.taken) == 1
+    assert query(database, "SELECT attempts FROM webhook_delivery") == [(1,)]
 
 
 async def test_what_nobody_takes_becomes_a_dead_letter_that_can_be_revived(

@@ -17,10 +17,12 @@ from itertools import count
 from pathlib import Path
 from threading import Thread
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 import pytest
 
+from api.resident_merge import merge, unmerge
 from gateway.errors import UsageError
 from gateway.guidelines.alerts import DEFAULT_RULES
 from gateway.hub_state import DeviceStates, Trouble
@@ -419,6 +421,48 @@ async def test_readings_that_become_anothers_or_nobodys_take_their_alert_back(
         await evaluate(connection)
     told = query(database, "SELECT resident_id, state FROM alert ORDER BY resident_id")
     assert told == [(101, "withdrawn"), (102, "withdrawn")]
+
+
+def public_ids(database: str) -> dict[int, UUID]:
+    return dict(query(database, "SELECT resident_id, public_id FROM resident"))
+
+
+async def test_alerts_go_with_the_readings_of_a_double_entry_and_come_back_with_them(
+    connection: AsyncConnection, database: str
+) -> None:
+    whose = "SELECT resident_id, state FROM alert ORDER BY resident_id"
+    await arrive(connection, [severe(NOW - timedelta(hours=1))])
+    who = public_ids(database)
+    with connect_blocking(database, application="hearth-tests", autocommit=True) as session:
+        merge(session, who[102], who[101], "entered twice")
+        await evaluate(connection)
+        assert query(database, whose) == [(101, "withdrawn"), (102, "open")]
+        unmerge(session, who[101], "two people after all")
+        await evaluate(connection)
+    assert query(database, whose) == [(101, "open"), (102, "withdrawn")]
+
+
+async def test_a_mark_of_a_double_entry_holds_for_the_one_that_has_its_readings(
+    connection: AsyncConnection, database: str
+) -> None:
+    who = public_ids(database)
+    with connect_blocking(database, application="hearth-tests", autocommit=True) as session:
+        desk.mark(session, who[101], SILENCE, 2, BY)
+        rule_id = {found.rule.name: found.rule_id for found in rules_in_force(session)}[SILENCE]
+        query(database, "UPDATE alert_mark SET marked_at = now() - interval '30 days'")
+        await arrive(connection, [severe(NOW - timedelta(days=5), 130)])
+        now_ms = round(NOW.timestamp() * 1000)
+
+        async def silences() -> list[tuple[Any, ...]]:
+            await look_for_silence(connection, Evaluator(connection), rule_id, now_ms)
+            return query(
+                database, "SELECT resident_id, state, started_at FROM alert ORDER BY resident_id"
+            )
+
+        since = NOW - timedelta(days=3)
+        assert await silences() == [(101, "open", since)]
+        merge(session, who[102], who[101], "entered twice")
+        assert await silences() == [(101, "withdrawn", since), (102, "open", since)]
 
 
 class _Receiver(BaseHTTPRequestHandler):

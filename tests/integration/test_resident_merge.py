@@ -84,7 +84,7 @@ async def test_a_merge_moves_links_and_readings_and_its_undoing_restores_them_ex
     changes = query(
         database, "SELECT resident_id, sign FROM change ORDER BY change_id DESC LIMIT 2"
     )
-    assert [set(residents) for residents, _signs in changes] == [{RESIDENT}, {OTHER_RESIDENT}]
+    assert [set(residents) for residents, _signs in changes] == [{RESIDENT, OTHER_RESIDENT}] * 2
     told = query(
         database,
         "SELECT count(*) FROM measurement m JOIN change c ON c.stored_at = m.stored_at"

@@ -295,7 +295,7 @@ async def _search(
     search = _parsed(request, principal, pairs)
     if search.ids is not None:
         made = await store.by_ids(principal, search.ids, search)
-        found = Found(made=made, total=len(made))
+        found = Found(made=() if search.count_only else made, total=len(made))
     elif search.resident is None:
         raise patient_not_named()
     else:
@@ -412,7 +412,7 @@ async def _everything(
             records = await store.devices_of(principal, resident)
             entries += [_entry(base, "Device", device(r), "match") for r in records]
     found = Found(made=())
-    if not kinds or "Observation" in kinds:
+    if wants("Observation"):
         found = await store.page(principal, resident, search)
     entries += [Entry(url=f"{base}/Observation/{one.id}", json=one.json) for one in found.made]
     address = f"{base}/Patient/{resident}/$everything"

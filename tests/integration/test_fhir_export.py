@@ -199,6 +199,25 @@ async def test_an_export_is_noted_as_long_as_its_files_are(database: str, tmp_pa
     assert sizes == {"Observation": len(whole)}
 
 
+async def test_what_was_being_stored_when_an_export_began_is_in_the_next_one(
+    database: str, api: httpx.AsyncClient
+) -> None:
+    await store(database, a_pressure())
+    accepted = await api.get("/fhir/$export?_type=Observation", headers=ASYNC)
+    manifest = await finished(api, accepted.headers["content-location"])
+    assert manifest["output"][0]["count"] == 2
+    await store(database, a_weight(), sequence=2)  # it committed after the export had read
+    query(
+        database,
+        "UPDATE measurement SET stored_at = (SELECT started_at - interval '1 s' FROM fhir_export)",
+    )
+    since = {"_type": "Observation", "_since": manifest["transactionTime"]}
+    accepted = await api.get("/fhir/$export", params=since, headers=ASYNC)
+    manifest = await finished(api, accepted.headers["content-location"])
+    text = (await api.get(urlsplit(manifest["output"][0]["url"]).path)).text
+    assert "29463-7" in text
+
+
 async def test_a_cancelled_export_is_gone(
     database: str, api: httpx.AsyncClient, tmp_path: Path
 ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from functools import cache
 
-from fastapi import FastAPI, Security
+from fastapi import Depends, FastAPI, Security
 
 from api.archive import Archive
 from api.auth import RequireToken, Verifier
@@ -14,6 +14,7 @@ from api.conditional import Conditional
 from api.enrolment import Office
 from api.fhir import creation_routes, export_routes, subscription_routes
 from api.fhir import routes as fhir
+from api.fhir.access import hold_outside_of_fhir
 from api.fhir.described import describe_fhir
 from api.fhir.errors import SpeakOutcomes, answer_outcomes
 from api.fhir.webhooks import Webhooks
@@ -77,7 +78,8 @@ def create_app(
     app.openapi = cache(lambda: describe_fhir(describe(app)))  # type: ignore[method-assign]  # as FastAPI documents it
     guarded = [Security(BEARER)]
     for module in GUARDED:
-        app.include_router(module.router, dependencies=guarded, responses=ERRORS)
+        held = [*guarded, Depends(hold_outside_of_fhir)]
+        app.include_router(module.router, dependencies=held, responses=ERRORS)
     for router in (
         creation_routes.router,
         export_routes.router,

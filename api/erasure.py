@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from api.resident_import import QUERIES
+from gateway import wire
 from gateway.errors import UsageError
 from gateway.platform.audit import AuditEvent, command_actor, write_audit_blocking
 from gateway.platform.postgres import Connection, translated
@@ -83,7 +84,11 @@ def erase(connection: Connection, resident: UUID, reason: str) -> Erased:
 
 
 def _erase_entry(connection: Connection, resident_id: int) -> int:
-    parameters = {"resident_id": resident_id}
+    parameters = {
+        "resident_id": resident_id,
+        "record_kind": int(wire.Kind.MEASUREMENTS),
+        "slot_at": wire.USER_SLOT_AT,
+    }
     for step in _STEPS:
         connection.execute(QUERIES[step], parameters)
     rows = connection.execute(QUERIES["forget_measurements"], parameters)

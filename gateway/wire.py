@@ -108,6 +108,10 @@ def struct_of(fields: Sequence[tuple[str, str, int]]) -> struct.Struct:
 
 HEADER = struct_of(HEADER_FIELDS)
 RECORD = struct_of(RECORD_FIELDS)
+USER_SLOT_AT = struct_of(
+    RECORD_FIELDS[: [name for name, *_ in RECORD_FIELDS].index("user_slot")]
+).size
+"""At which byte of a record its user slot stands."""
 UNDECODED_ENTRY = struct.Struct("<QqIHHBb")
 """device, clock_offset_ms, received_before_ms, source, payload's length, fault, utc_offset; then
 the payload."""

@@ -3,13 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-from api.access import Principal, Role
+from fastapi import Request
+
+from api.access import ForbiddenError, Principal, Role
 from api.fhir.outcomes import Issue, OutcomeError
 from api.fhir.parts import PARTS, Part
 from api.fhir.scopes import Scope, allows, parse_scopes, parts_allowed, says_anything
 
 READ, SEARCH, CREATE, DELETE = "r", "s", "c", "d"
+
+
+async def hold_outside_of_fhir(request: Request) -> None:
+    """Hold a token with SMART scopes to them on routes that know nothing of compartments and kinds.
+
+    What a person has granted an app is FHIR's alone; of a service's scopes those count that no query
+    narrows.
+
+    Raises:
+        ForbiddenError: a person's token has such scopes.
+    """
+    principal: Principal | None = getattr(request.state, "principal", None)
+    if principal is None or not says_anything(principal.scopes):
+        return
+    if principal.role is not Role.SERVICE:
+        raise ForbiddenError("scope")
+    whole = frozenset(scope for scope in principal.scopes if "?" not in scope)
+    request.state.principal = replace(principal, scopes=whole)
 
 
 def granted(principal: Principal) -> Sequence[Scope] | None:
@@ -28,14 +49,19 @@ def granted(principal: Principal) -> Sequence[Scope] | None:
     return [scope for scope in parse_scopes(principal.scopes) if scope.who in good]
 
 
+def has_scope(principal: Principal, resource: str, may: str) -> bool:
+    """Tell whether the token's scopes leave something that may be done with a kind of resource."""
+    scopes = granted(principal)
+    return scopes is None or allows(scopes, resource, may)
+
+
 def require_scope(principal: Principal, resource: str, may: str) -> None:
     """Refuse what the token's scopes do not say.
 
     Raises:
         OutcomeError: forbidden.
     """
-    scopes = granted(principal)
-    if scopes is not None and not allows(scopes, resource, may):
+    if not has_scope(principal, resource, may):
         raise OutcomeError(
             Issue.FORBIDDEN, "令牌的权限范围不含此操作 / the token's scopes do not say so"
         )

@@ -8,8 +8,9 @@ that takes it over, after a restart of the API, cuts off what lies behind and go
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -79,6 +80,10 @@ class _Job:
     all: int
     sizes: dict[str, int]
     counts: dict[str, int]
+
+    def begin_anew(self) -> None:
+        """Forget how far it was."""
+        self.behind, self.done, self.sizes, self.counts = None, 0, {}, {}
 
 
 class Exports:
@@ -223,13 +228,22 @@ class Exports:
 
     @asynccontextmanager
     async def _files(self, job: _Job) -> AsyncIterator[Mapping[str, BinaryIO]]:
-        """Open the files of an export, cut to where they are whole."""
+        """Open the files of an export, cut to where they are whole.
+
+        Where one does not reach that far (the folder is another's, or a power cut took what was noted)
+        the export begins anew: a file is never filled up with what it lacks.
+        """
         folder = self._of(job.id)
         await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True, mode=0o700)
         files = {kind: self.file(job.id, kind).open("ab") for kind in job.kinds}
         try:
+            if any(file.tell() < job.sizes.get(kind, 0) for kind, file in files.items()):
+                _log.warning("export_begins_anew", export=str(job.id))
+                job.begin_anew()
             for kind, file in files.items():
                 file.truncate(job.sizes.get(kind, 0))
+                file.seek(0, os.SEEK_END)
+            await self._note(job, files)
             yield files
         finally:
             for file in files.values():
@@ -278,9 +292,8 @@ class Exports:
             return  # no longer the reader's to see; what was written of them before stays theirs
 
     async def _note(self, job: _Job, files: Mapping[str, BinaryIO]) -> bool:
-        for kind, file in files.items():
-            file.flush()
-            job.sizes[kind] = file.tell()
+        await asyncio.to_thread(_keep, files.values())
+        job.sizes = {kind: file.tell() for kind, file in files.items()}
         rows = await self._archive.write(
             _SQL["progress"],
             {
@@ -328,6 +341,13 @@ def _write_rows(
 def _write(job: _Job, files: Mapping[str, BinaryIO], kind: str, lines: Sequence[bytes]) -> None:
     files[kind].write(b"".join(line + b"\n" for line in lines))
     job.counts[kind] = job.counts.get(kind, 0) + len(lines)
+
+
+def _keep(files: Iterable[BinaryIO]) -> None:
+    """Bring files to the disk, so that no more of them is noted than is there after a power cut."""
+    for file in files:
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _by_sign(parts: Sequence[Part]) -> dict[int, tuple[Part, ...]]:

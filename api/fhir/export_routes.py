@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from http import HTTPStatus
 from typing import Annotated
 from uuid import UUID
@@ -24,6 +24,9 @@ from api.fhir.vocabulary import NDJSON
 
 RETRY_AFTER_S = 2
 """How long a client is asked to wait between two looks at an export."""
+UNDER_WAY_MAX = timedelta(minutes=1)
+"""A reading bears the time at which its flush began, and is there once that has committed: an export tells of
+all up to so long before it began. Whoever asks for what came since is given the last minute again."""
 FORMATS = frozenset({NDJSON, "application/ndjson", "ndjson", "application/fhir ndjson"})
 
 router = APIRouter(prefix=PREFIX, tags=["FHIR"], default_response_class=Response)
@@ -153,7 +156,7 @@ async def _begin(request: Request, exports: Exports, principal: Principal) -> Re
 
 def _manifest(base: str, status: Status) -> dict[str, object]:
     return {
-        "transactionTime": instant(status.started_at),
+        "transactionTime": instant(status.started_at - UNDER_WAY_MAX),
         "request": status.request,
         "requiresAccessToken": True,
         "output": [

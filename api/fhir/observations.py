@@ -139,6 +139,14 @@ def place_of(row: Row) -> Place:
     )
 
 
+def covered(row: Row) -> tuple[datetime, datetime]:
+    """Return when what a row tells of began and ended; a point where it has no period."""
+    sign = BY_CODE[row[3]]
+    length = timedelta(seconds=_period(sign, row[_VALUES[sign.code]]) or 0)
+    starts: datetime = row[0] - length if row[8] == TimeQuality.RECEPTION else row[0]
+    return starts, starts + length
+
+
 def observations(row: Row, wanted: Wanted = EVERYTHING) -> Iterator[Made]:
     """Yield the Observations of one row, in the order of its sign's parts.
 

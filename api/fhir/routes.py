@@ -14,7 +14,7 @@ from fastapi.responses import JSONResponse, Response
 
 from api.access import CurrentPrincipal, Principal
 from api.archive import Archive, UnknownResidentError
-from api.fhir.access import READ, SEARCH, parts_for, require_scope
+from api.fhir.access import READ, SEARCH, has_scope, parts_for, require_scope
 from api.fhir.asked import (
     form,
     is_strict,
@@ -295,7 +295,7 @@ async def _search(
     search = _parsed(request, principal, pairs)
     if search.ids is not None:
         made = await store.by_ids(principal, search.ids, search)
-        found = Found(made=made, total=len(made))
+        found = Found(made=() if search.count_only else made, total=len(made))
     elif search.resident is None:
         raise patient_not_named()
     else:
@@ -338,17 +338,7 @@ async def _bundle(
     links: Sequence[Link],
 ) -> Response:
     entries = [Entry(url=f"{base}/Observation/{made.id}", json=made.json) for made in found.made]
-    included: list[tuple[str, Resource]] = []
-    if found.made and search.includes & {"subject", "patient"}:
-        for resident in sorted({made.resident for made in found.made}):
-            record = await store.patient(principal, UUID(resident))
-            if record is not None:
-                included.append(("Patient", patient(record)))
-    if found.made and "device" in search.includes:
-        addresses = sorted({made.device for made in found.made if made.device is not None})
-        included += [("Device", device(r)) for r in await store.devices(principal, addresses)]
-    if search.provenance:
-        included += [("Provenance", provenance(made)) for made in found.made]
+    included = await _included(store, principal, search, found)
     entries += [_entry(base, kind, resource, "include") for kind, resource in included]
     if search.ignored:
         finding = Finding(
@@ -365,6 +355,24 @@ async def _bundle(
         )
     text = bundle(entries, links=links, total=found.total, now=datetime.now(UTC))
     return FhirResponse(text)
+
+
+async def _included(
+    store: FhirStore, principal: Principal, search: Search, found: Found
+) -> list[tuple[str, Resource]]:
+    """Return what goes with a page, of the kinds that the token may read."""
+    included: list[tuple[str, Resource]] = []
+    if search.includes & {"subject", "patient"} and has_scope(principal, "Patient", READ):
+        for resident in sorted({made.resident for made in found.made}):
+            record = await store.patient(principal, UUID(resident))
+            if record is not None:
+                included.append(("Patient", patient(record)))
+    if found.made and "device" in search.includes and has_scope(principal, "Device", READ):
+        addresses = sorted({made.device for made in found.made if made.device is not None})
+        included += [("Device", device(r)) for r in await store.devices(principal, addresses)]
+    if search.provenance and has_scope(principal, "Provenance", READ):
+        included += [("Provenance", provenance(made)) for made in found.made]
+    return included
 
 
 async def _everything(
@@ -387,19 +395,24 @@ async def _everything(
         now=datetime.now(UTC),
         strict=True,
     )
+
+    def wants(kind: str) -> bool:
+        return (not kinds or kind in kinds) and has_scope(principal, kind, READ)
+
     base = base_of(request)
     entries: list[Entry] = []
     if search.after is None:
-        record = await store.patient(principal, resident)
-        if record is None:
-            raise UnknownResidentError
-        if not kinds or "Patient" in kinds:
-            entries.append(_entry(base, "Patient", patient(record), "match"))
-        if not kinds or "Device" in kinds:
+        if has_scope(principal, "Patient", READ):
+            record = await store.patient(principal, resident)
+            if record is None:
+                raise UnknownResidentError
+            if wants("Patient"):
+                entries.append(_entry(base, "Patient", patient(record), "match"))
+        if wants("Device"):
             records = await store.devices_of(principal, resident)
             entries += [_entry(base, "Device", device(r), "match") for r in records]
     found = Found(made=())
-    if not kinds or "Observation" in kinds:
+    if wants("Observation"):
         found = await store.page(principal, resident, search)
     entries += [Entry(url=f"{base}/Observation/{one.id}", json=one.json) for one in found.made]
     address = f"{base}/Patient/{resident}/$everything"

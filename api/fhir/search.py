@@ -316,7 +316,7 @@ def _take_ids(search: Search, texts: Sequence[str]) -> None:
             ids.append(parse_observation_id(text))
         except ValueError:
             continue  # nobody's: finds nothing
-    search.ids = ids
+    search.ids = [one for one in dict.fromkeys(ids) if search.ids is None or one in search.ids]
 
 
 def _elements(value: str) -> frozenset[str]:

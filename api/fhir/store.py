@@ -14,7 +14,8 @@ from api import clinical
 from api.access import Needs, Principal
 from api.archive import Archive
 from api.cursor import BEFORE_ALL, BEHIND_ALL, Place
-from api.fhir.observations import Made, Row, Wanted, observations
+from api.fhir.dates import holds
+from api.fhir.observations import Made, Row, Wanted, covered, observations
 from api.fhir.parts import Coding, Part
 from api.fhir.search import ObservationId, Search
 from api.fhir.vocabulary import STATUS_OF
@@ -30,7 +31,7 @@ from gateway.platform.postgres import (
 )
 from gateway.stored import FLAG_ARTEFACT
 from gateway.vital_sign import VitalSign
-from gateway.vitals import QUANTITIES
+from gateway.vitals import BY_CODE, QUANTITIES
 
 _QUERIES = load_queries(Path(__file__).parents[1] / "sql" / "fhir.sql")
 _FIXED = (
@@ -189,7 +190,9 @@ class FhirStore:
             ) as connection:
                 rows = await _fetch(connection, _ONE, parameters)
             parts = Wanted(parts={wanted.place.sign: (wanted.part,)}, elements=search.elements)
-            made += [one for row in rows for one in observations(row, parts)]
+            made += [
+                one for row in rows if _is_asked(row, search) for one in observations(row, parts)
+            ]
         return made
 
     async def stored_at(
@@ -460,6 +463,21 @@ def _of_place(place: Place) -> dict[str, Any]:
         "sign": place.sign,
         "identity_us": place.identity_us,
     }
+
+
+def _is_asked(row: Row, search: Search) -> bool:
+    """Tell whether a row found by an id is what else the search asks for; as `matches` says it in SQL."""
+    sign, stored_at, status, device = BY_CODE[row[3]], row[5], row[11], row[15]
+    told = next(
+        (name for name in ("entered-in-error", "preliminary") if status & _bits(sign, name)),
+        "final",
+    )
+    times = {False: covered(row), True: (stored_at, stored_at)}
+    return (
+        (search.statuses is None or told in search.statuses)
+        and (search.devices is None or device in search.devices)
+        and all(holds(clause, *times[of_stored]) for of_stored, clause in search.clauses)
+    )
 
 
 def _ordered(row: Row, wanted: Wanted, order: Order) -> list[Made]:

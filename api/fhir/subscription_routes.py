@@ -147,7 +147,7 @@ def _wish(body: bytes, principal: Principal, webhooks: Webhooks) -> Wish:
         content = "id-only"
         if "_payload" in channel:
             content = _extension(channel["_payload"], "backport-payload-content")
-    except (orjson.JSONDecodeError, KeyError, TypeError, StopIteration) as error:
+    except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError, StopIteration) as error:
         raise OutcomeError(Issue.INVALID, "应为 Subscription 资源 / a Subscription") from error
     if kind != "rest-hook" or content not in CONTENTS:
         raise OutcomeError(Issue.NOT_SUPPORTED, f"rest-hook; {', '.join(CONTENTS)}")

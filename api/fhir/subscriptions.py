@@ -32,9 +32,16 @@ from api.fhir.store import FhirStore
 from api.fhir.vocabulary import MEDIA_TYPE, OURS
 from api.fhir.webhooks import Webhooks
 from gateway.errors import UnavailableError, UsageError
-from gateway.platform.changes import Change, Place, end_of_changes, read_changes
+from gateway.platform.changes import (
+    START,
+    Change,
+    Place,
+    end_of_changes,
+    is_whole,
+    read_changes,
+)
 from gateway.platform.logs import get_logger
-from gateway.platform.postgres import Jsonb, TupleRow, load_queries
+from gateway.platform.postgres import AsyncConnection, Jsonb, TupleRow, load_queries
 from gateway.platform.webhook_hosts import Client, open_client
 from gateway.platform.webhook_signature import signature
 
@@ -253,7 +260,7 @@ class Subscriptions:
         for row in await self._archive.rows(_SQL["following"], {}):
             one = _subscription(row)
             async with self._archive.connection() as connection:
-                changes = await read_changes(connection, one.place)
+                changes = await self._behind(connection, one)
             place = one.place
             try:
                 for change in changes:
@@ -261,6 +268,15 @@ class Subscriptions:
                     place = change.place
             except _MAY_NOT_READ:
                 await self._turn_off(one)
+
+    async def _behind(self, connection: AsyncConnection, one: Subscription) -> Sequence[Change]:
+        """Return what has changed since a subscription looked last; all that is kept where that is gone."""
+        if await is_whole(connection, one.place):
+            return await read_changes(connection, one.place)
+        changes = await read_changes(connection, START)
+        if changes:
+            _log.warning("subscription_reads_all_changes", subscription=str(one.id))
+        return changes
 
     async def deliver(self, client: Client, base: str) -> bool:
         """Tell one subscription what is due; tells whether there was one."""

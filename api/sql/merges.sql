@@ -40,7 +40,7 @@ FROM old
 JOIN new USING (device_id, user_slot, during)
 
 -- name: move_measurements
--- Move readings, keep their places, and tell those who follow live. Times stay as they were.
+-- Move readings, keep their places, and tell those who follow either entry. Times stay as they were.
 WITH moved AS (
     UPDATE measurement
     SET resident_id = %(kept)s, stored_at = date_trunc('milliseconds', now())
@@ -56,8 +56,8 @@ noted AS (
 told AS (
     INSERT INTO change (stored_at, resident_id, sign, oldest_ms, newest_ms)
     SELECT
-        date_trunc('milliseconds', now()), array_agg(%(kept)s::integer), array_agg(sign),
-        array_agg(oldest_ms), array_agg(newest_ms)
+        date_trunc('milliseconds', now()), array_agg(whose), array_agg(sign), array_agg(oldest_ms),
+        array_agg(newest_ms)
     FROM (
         SELECT
             sign, (extract(epoch FROM min(measured_at)) * 1000)::bigint AS oldest_ms,
@@ -65,6 +65,7 @@ told AS (
         FROM moved
         GROUP BY sign
     ) AS of_sign
+    CROSS JOIN unnest(ARRAY[%(kept)s, %(gone)s]::integer[]) AS whose
     HAVING count(*) > 0
 )
 SELECT count(*) FROM moved
@@ -127,8 +128,8 @@ WITH returned AS (
 told AS (
     INSERT INTO change (stored_at, resident_id, sign, oldest_ms, newest_ms)
     SELECT
-        date_trunc('milliseconds', now()), array_agg(%(gone)s::integer), array_agg(sign),
-        array_agg(oldest_ms), array_agg(newest_ms)
+        date_trunc('milliseconds', now()), array_agg(whose), array_agg(sign), array_agg(oldest_ms),
+        array_agg(newest_ms)
     FROM (
         SELECT
             sign, (extract(epoch FROM min(measured_at)) * 1000)::bigint AS oldest_ms,
@@ -136,6 +137,7 @@ told AS (
         FROM returned
         GROUP BY sign
     ) AS of_sign
+    CROSS JOIN unnest(ARRAY[%(kept)s, %(gone)s]::integer[]) AS whose
     HAVING count(*) > 0
 )
 SELECT count(*) FROM returned

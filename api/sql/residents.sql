@@ -195,16 +195,25 @@ DELETE FROM attribution
 WHERE resident_id = %(resident_id)s OR next_resident_id = %(resident_id)s
 
 -- name: forget_kept_apart
--- What was kept apart of the resident's own slots and times: the bytes, not the count.
+-- What was kept apart of the resident's own slots and times, by the links that this erasure ended: the
+-- bytes, not the count. A record of a slot that is another's stays; a payload that nobody could read
+-- may be of any slot. What was replayed is counted as stored.
 UPDATE quarantine q
-SET content = '', message = NULL, digest = NULL, state = 'discarded', resolved_at = now(),
-    resolved_by = 'erasure'
+SET content = '', message = NULL, digest = NULL,
+    state = CASE q.state WHEN 'waiting' THEN 'discarded' ELSE q.state END,
+    resolved_at = coalesce(q.resolved_at, now()),
+    resolved_by = coalesce(q.resolved_by, 'erasure')
 FROM link l
 JOIN device d USING (device_id)
 WHERE l.resident_id = %(resident_id)s
+    AND l.superseded_at = now()
     AND q.device = ('x' || lpad(replace(d.address, ':', ''), 16, '0'))::bit(64)::bigint
     AND l.during @> coalesce(q.measured_at, q.received_at)
-    AND q.content <> ''
+    AND CASE
+        WHEN q.kind = %(record_kind)s AND octet_length(q.content) > %(slot_at)s
+            THEN get_byte(q.content, %(slot_at)s) = l.user_slot
+        ELSE q.content <> ''
+    END
 
 -- name: forget_measurements
 -- The rows go; how many of each batch there were stays, so that the ledger balances.

@@ -20,6 +20,7 @@ from gateway.guidelines.samples import (
     DAY_MS,
     HOUR_MS,
     SHANGHAI_OFFSET_MS,
+    Bools,
     Floats,
     Ints,
     Samples,
@@ -266,16 +267,12 @@ def _pressure_mean(rule: AlertRule, samples: Samples, targets: Targets, offset_m
 def _pressure_crisis(
     rule: AlertRule, samples: Samples, targets: Targets, _offset_ms: int
 ) -> Points:
-    kept = samples.where(~samples.artefact)
+    severe = _is_severe(rule, samples, targets)
+    # A measurement that failed, in part too, says of no other one that it was well.
+    is_whole = ~np.isnan(samples.values[SYSTOLIC.name]) & ~np.isnan(samples.values[DIASTOLIC.name])
+    says = ~samples.artefact & (severe | is_whole)
+    kept, severe = samples.where(says), severe[says]
     resident, at_ms = kept.resident, kept.measured_ms
-    systolic, diastolic = kept.values[SYSTOLIC.name], kept.values[DIASTOLIC.name]
-    parameters = rule.parameters
-    severe = (
-        systolic >= targets.of(resident, "severe_systolic_mmhg", parameters["severe_systolic_mmhg"])
-    ) | (
-        diastolic
-        >= targets.of(resident, "severe_diastolic_mmhg", parameters["severe_diastolic_mmhg"])
-    )
     repeated = np.zeros(len(kept), np.bool_)
     repeated[1:] = (
         severe[1:]
@@ -284,7 +281,22 @@ def _pressure_crisis(
         & (at_ms[1:] - at_ms[:-1] <= REPEAT_MS_MAX)
     )
     stage = np.where(repeated, Stage.ALARM, np.where(severe, Stage.ASK_REPEAT, Stage.CLEAR))
-    return Points(resident=resident, at_ms=at_ms, stage=stage.astype(np.int64), value=systolic)
+    return Points(
+        resident=resident,
+        at_ms=at_ms,
+        stage=stage.astype(np.int64),
+        value=kept.values[SYSTOLIC.name],
+    )
+
+
+def _is_severe(rule: AlertRule, samples: Samples, targets: Targets) -> Bools:
+    """Return (n,) which readings reach a severe threshold; an absent pressure does not."""
+    severe = np.zeros(len(samples), np.bool_)
+    for quantity in (SYSTOLIC, DIASTOLIC):
+        name = f"severe_{quantity.name}"
+        bound = targets.of(samples.resident, name, rule.parameters[name])
+        severe |= samples.values[quantity.name] >= bound
+    return severe
 
 
 def _threshold(rule: AlertRule, samples: Samples, targets: Targets, *, low: bool) -> Points:
@@ -321,11 +333,12 @@ def _weight_gain(rule: AlertRule, samples: Samples, targets: Targets, _offset_ms
     changes = body_weight.weight_changes(usual)
     bound = targets.of(changes.resident, "gain_kg", rule.parameters["gain_kg"])
     met = changes.gain_3d_kg >= bound
+    known = ~np.isnan(changes.gain_3d_kg)  # without a weight before there is no gain to judge by
     return Points(
-        resident=changes.resident,
-        at_ms=changes.measured_ms,
-        stage=np.where(met, Stage.ALARM, Stage.CLEAR).astype(np.int64),
-        value=changes.gain_3d_kg,
+        resident=changes.resident[known],
+        at_ms=changes.measured_ms[known],
+        stage=np.where(met, Stage.ALARM, Stage.CLEAR).astype(np.int64)[known],
+        value=changes.gain_3d_kg[known],
     )
 
 

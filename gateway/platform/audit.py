@@ -22,9 +22,11 @@ from gateway.platform.audit_witness import (
     Heads,
     SignedHeads,
     Witness,
+    append_line,
     mac_of,
     signed_lines,
     text_heads,
+    turn,
 )
 from gateway.platform.postgres import (
     AsyncConnection,
@@ -111,6 +113,15 @@ class _Mark:
     at_us: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Anchored:
+    """What the anchors up to one say: its number and code, the last head of each chain."""
+
+    number: int = 0
+    mac: bytes = b""
+    heads: Heads = field(default_factory=dict)
+
+
 _NOTHING = (0, b"")
 """Where a chain begins that was not pruned."""
 
@@ -179,6 +190,7 @@ class Notary:
         self._key = secret(home, "audit_key").encode()
         self._file = home / "audit" / "anchors.jsonl"
         self._witness = Witness(self._key, home / "audit")
+        self._anchored = _Anchored()
 
     def witness(self, connection: Connection) -> list[int]:
         """Note the heads outside the database; return the chains that went back: were cut off."""
@@ -190,20 +202,18 @@ class Notary:
         """Anchor the heads that moved; return how many did."""
         with translated(), connection.transaction():
             connection.execute(_QUERIES["lock_anchors"])
-            anchors = list(_anchors(connection))
-            known = _heads_of(anchors)
+            self._anchored = _anchored_since(connection, self._anchored)
             moved = text_heads(
                 {
                     chain: (seq, hash_)
                     for chain, (seq, hash_) in _heads(connection).items()
-                    if known.get(chain, (0, b""))[0] != seq
+                    if self._anchored.heads.get(chain, (0, b""))[0] != seq
                 }
             )
             if not moved:
                 return 0
             at = datetime.now(UTC)
-            previous = anchors[-1].mac if anchors else b""
-            mac = mac_of(self._key, previous, _microseconds(at), moved)
+            mac = mac_of(self._key, self._anchored.mac, _microseconds(at), moved)
             connection.execute(
                 _QUERIES["add_anchor"], {"at": at, "heads": Jsonb(moved), "mac": mac}
             )
@@ -262,9 +272,10 @@ class Notary:
             previous = anchor.mac
 
     def _note(self, anchor: SignedHeads) -> None:
-        self._file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with self._file.open("a", encoding="ascii") as file:
-            file.write(anchor.line())
+        folder = self._file.parent
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with turn(folder):
+            append_line(self._file, anchor.line())
 
 
 def _followed(
@@ -280,10 +291,11 @@ def _followed(
     at: dict[int, tuple[int, bytes]] = {}
     damage: dict[int, Damage] = {}
     last_id: dict[int, int] = {}
+    known_to = {chain: max(of_chain, default=0) for chain, of_chain in marks.items()}
     count = unwitnessed = 0
     for chain, seq, audit_id, hash_, text in rows:
         count += 1
-        unwitnessed += seq > max(marks.get(chain, ()), default=0)
+        unwitnessed += seq > known_to.get(chain, 0)
         begin = begins.get(chain, _NOTHING)
         if chain in damage or seq <= begin[0]:
             continue
@@ -331,11 +343,21 @@ def _anchors(connection: Connection) -> Iterator[SignedHeads]:
         yield SignedHeads(at_us=_microseconds(at), heads=heads, mac=bytes(mac))
 
 
-def _heads_of(anchors: Iterable[SignedHeads]) -> Heads:
-    heads: dict[int, tuple[int, bytes]] = {}
-    for anchor in anchors:
-        heads |= anchor.as_heads()
-    return heads
+def _anchored_since(connection: Connection, before: _Anchored) -> _Anchored:
+    """Read on behind the anchors that are known; all of them where the last of those is not there any more."""
+    found: _Anchored | None = before
+    with connection.cursor(name="anchors") as rows:
+        rows.execute(_QUERIES["anchors_from"], {"first": before.number})
+        if before.number and [row[::2] for row in rows.fetchmany(1)] != [
+            (before.number, before.mac)
+        ]:
+            found = None
+        else:
+            heads = dict(before.heads)
+            for number, said, mac in rows:
+                heads |= SignedHeads(at_us=0, heads=said, mac=mac).as_heads()
+                found = _Anchored(number=number, mac=bytes(mac), heads=heads)
+    return _anchored_since(connection, _Anchored()) if found is None else found
 
 
 def _marks(anchors: Iterable[SignedHeads]) -> dict[int, dict[int, _Mark]]:

@@ -26,6 +26,9 @@ WITNESS_S = 1.0
 HEADS_BYTES_MAX = 1 << 20
 """A file of notes that is longer is written anew with the last of each chain."""
 
+LINE_BYTES_MAX = 64 * 1024
+"""No line of ours is longer: 64 heads of a hundred characters."""
+
 Heads = Mapping[int, tuple[int, bytes]]
 """Chain -> number and hash of its last row."""
 
@@ -93,11 +96,8 @@ class Witness:
         if not moved:
             return []
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with _turn(self._folder):
-            with self._file.open("a", encoding="ascii") as file:
-                file.write(self._signed(moved).line())
-                size = file.tell()
-            if size > HEADS_BYTES_MAX:
+        with turn(self._folder):
+            if append_line(self._file, self._signed(moved).line()) > HEADS_BYTES_MAX:
                 self._shorten()
         went_back = [chain for chain, head in moved.items() if head[0] <= last.get(chain, (0,))[0]]
         self._last = {**last, **moved}
@@ -146,8 +146,23 @@ def _of_line(line: str) -> SignedHeads | None:
     return signed
 
 
+def append_line(path: Path, line: str) -> int:
+    """Append a line to a file whose turn one has; return how long the file is.
+
+    What a full disk or the end of a process left of a line before goes: it would spoil this one too.
+    """
+    with path.open("a+b") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(size - LINE_BYTES_MAX, 0))
+        torn = file.read().rpartition(b"\n")[2]
+        file.truncate(size - len(torn))
+        file.write(line.encode("ascii"))
+        return file.seek(0, os.SEEK_END)
+
+
 @contextmanager
-def _turn(folder: Path) -> Iterator[None]:
+def turn(folder: Path) -> Iterator[None]:
+    """Hold a folder's turn: others who want it, in this process or another, wait."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)

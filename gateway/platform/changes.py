@@ -156,15 +156,23 @@ async def read_changes(
 
 async def end_of_changes(connection: AsyncConnection) -> Place:
     """Return the place behind all that has settled."""
-    return await _place(connection, "end")
+    with translated():
+        rows = await connection.execute(_QUERIES["end"])
+        row = await rows.fetchone()
+    return START if row is None else Place(*row)
 
 
 async def is_whole(connection: AsyncConnection, after: Place) -> bool:
-    """Tell whether all changes behind a place are still kept; of one that is still to come, not."""
+    """Tell whether all changes behind a place are still kept, and can be found behind it.
+
+    A database that was restored on another server has places of transactions that this one counts
+    later or never: behind such a place nothing new would ever come.
+    """
+    asked = {"transaction": after.transaction, "change": after.change}
     with translated():
-        rows = await connection.execute(_QUERIES["is_to_come"], {"transaction": after.transaction})
-        ((is_to_come,),) = await rows.fetchall()
-    return not is_to_come and after >= await _place(connection, "oldest")
+        rows = await connection.execute(_QUERIES["is_whole"], asked)
+        ((whole,),) = await rows.fetchall()
+    return bool(whole)
 
 
 async def prune_changes(connection: AsyncConnection) -> int:
@@ -172,13 +180,6 @@ async def prune_changes(connection: AsyncConnection) -> int:
     with translated():
         pruned = await connection.execute(_QUERIES["prune"], {"days": DAYS_KEPT})
         return pruned.rowcount
-
-
-async def _place(connection: AsyncConnection, query: str) -> Place:
-    with translated():
-        rows = await connection.execute(_QUERIES[query])
-        row = await rows.fetchone()
-    return START if row is None else Place(*row)
 
 
 def _columns(changed: Changed, stored_at_ms: int) -> dict[str, object]:

@@ -18,6 +18,7 @@ import httpx
 
 REFUSED = "endpoint not allowed"
 """Why nothing was sent where nothing may be."""
+HTTPS_PORT = 443
 _TRANSLATED = ip_network("64:ff9b::/96")
 """NAT64 (RFC 6052): an IPv4 address in another form."""
 
@@ -44,25 +45,46 @@ class WebhookHosts:
     async def post(
         self, endpoint: str, body: bytes, headers: Mapping[str, str], client: Client
     ) -> str | None:
-        """Send a body; return None where the endpoint took it, else why it did not."""
+        """Send a body; return None where the endpoint took it, else why it did not.
+
+        All of it, the name's look-up too, takes no longer than the client waits for one answer. Of the
+        answer only the status is read.
+        """
         parts = _parts(endpoint)
         if parts is None:
             return REFUSED
         try:
-            addresses = await _looked_up(parts)
+            async with asyncio.timeout(client.timeout.read):
+                return await self._post(parts, httpx.URL(endpoint), body, headers, client)
+        except TimeoutError:
+            return "no answer in time"
+
+    async def _post(
+        self,
+        parts: SplitResult,
+        url: httpx.URL,
+        body: bytes,
+        headers: Mapping[str, str],
+        client: Client,
+    ) -> str | None:
+        name = url.raw_host.decode("ascii")
+        try:
+            addresses = await _looked_up(name, parts.port or HTTPS_PORT)
         except OSError:
             return "unknown host"
         if not addresses or not all(self._admits(parts, address) for address in addresses):
             return REFUSED
-        url = httpx.URL(endpoint).copy_with(host=str(addresses[0]))
-        named = {"sni_hostname": parts.hostname}  # what the certificate must name
         try:
-            response = await client.post(
-                url, content=body, headers={**headers, "Host": parts.netloc}, extensions=named
-            )
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            async with client.stream(
+                "POST",
+                url.copy_with(host=str(addresses[0])),
+                content=body,
+                headers={**headers, "Host": url.netloc.decode("ascii")},
+                extensions={"sni_hostname": name},  # what the certificate must name
+            ) as response:
+                return None if response.is_success else f"HTTP {response.status_code}"
+        except httpx.HTTPError as error:
             return type(error).__name__
-        return None if response.is_success else f"HTTP {response.status_code}"
 
     def _admits(self, parts: SplitResult, address: Address | None) -> bool:
         """Tell whether an endpoint may be told at an address; None: it is not looked up yet."""
@@ -87,10 +109,12 @@ def open_client(answer_s_max: float) -> Client:
 
 
 def _parts(endpoint: str) -> SplitResult | None:
+    """Return the parts of an address that can be posted to, None where it is none."""
     try:
         parts = urlsplit(endpoint)
         _port = parts.port
-    except ValueError:
+        httpx.URL(endpoint).raw_host.decode("ascii").encode("idna")  # as the look-up does
+    except (ValueError, httpx.InvalidURL):
         return None
     if parts.username is not None or not parts.hostname or parts.scheme not in {"http", "https"}:
         return None
@@ -104,9 +128,9 @@ def _literal(host: str) -> Address | None:
         return None
 
 
-async def _looked_up(parts: SplitResult) -> list[Address]:
+async def _looked_up(name: str, port: int) -> list[Address]:
     loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(parts.hostname, parts.port or 443, type=socket.SOCK_STREAM)
+    found = await loop.getaddrinfo(name, port, type=socket.SOCK_STREAM)
     return [ip_address(str(address[0]).partition("%")[0]) for *_family, address in found]
 
 

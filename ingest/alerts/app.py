@@ -73,6 +73,7 @@ class Work(IntEnum):
     PROMPT = 0
     OVER_DAYS = 1
     LOOKING = 2
+    DELIVERING = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -224,6 +225,7 @@ class _Service:
                 await look(connection, evaluator, found.rule_id, _now_ms())
 
     async def _deliver(self, connection: AsyncConnection) -> None:
+        await _take_turn(connection, Work.DELIVERING)
         deliverer = Deliverer(connection, self._config.webhook_hosts, self._key_of)
         async with open_client(ANSWER_S_MAX) as client:
             while True:

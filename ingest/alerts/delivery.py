@@ -5,8 +5,11 @@ Hearth-Signature is as gateway.platform.webhook_signature has it.
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 from gateway.platform.backoff import Backoff
@@ -22,6 +25,7 @@ ATTEMPTS_MAX = 12
 ANSWER_S_MAX = 10.0
 """A receiver that takes longer has not taken it."""
 DELIVERIES_A_ROUND = 50
+"""Of each webhook; what more there is comes in the next round."""
 BACKOFF = Backoff(first_s=2.0, longest_s=4 * 3_600.0)
 ERROR_CHARS_MAX = 200
 
@@ -39,7 +43,7 @@ class Deliverer:
         self._key_of = key_of
 
     async def deliver_due(self, client: Client) -> int:
-        """Try what is due once; return how many were tried.
+        """Try what is due, all webhooks at the same time; return how much was due.
 
         Raises:
             UnavailableError: the database is down.
@@ -47,16 +51,27 @@ class Deliverer:
         async with self._connection.cursor(row_factory=dict_row) as cursor:
             await cursor.execute(QUERIES["due"], {"limit": DELIVERIES_A_ROUND})
             due = await cursor.fetchall()
+        rounds = await asyncio.gather(
+            *(
+                self._deliver_to_one(client, list(rows))
+                for _webhook, rows in groupby(due, itemgetter("webhook_id"))
+            ),
+            return_exceptions=True,  # none is left at work on a connection that is lost
+        )
+        for tried in rounds:
+            if isinstance(tried, BaseException):
+                raise tried
+        return len(due)
+
+    async def _deliver_to_one(self, client: Client, due: Sequence[Mapping[str, Any]]) -> None:
+        """Tell one webhook what is due, up to the first that it does not take: the others stay due."""
         for row in due:
             error = await self._send(client, row)
-            if error is None:
-                metrics.DELIVERIES.labels("delivered").inc()
-                await self._connection.execute(
-                    QUERIES["delivered"], {"delivery": row["delivery_id"]}
-                )
-            else:
+            if error is not None:
                 await self._put_off(row, error)
-        return len(due)
+                return
+            metrics.DELIVERIES.labels("delivered").inc()
+            await self._connection.execute(QUERIES["delivered"], {"delivery": row["delivery_id"]})
 
     async def _send(self, client: Client, row: Mapping[str, Any]) -> str | None:
         """Return why it was not taken, None when it was."""

@@ -8,6 +8,7 @@ history says.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -351,6 +352,7 @@ def _episodes(
 
 def _episode(found: Episodes, index: int) -> Episode:
     cleared_ms, alarm_ms = int(found.cleared_ms[index]), int(found.alarm_ms[index])
+    peak = float(found.peak[index])
     return Episode(
         started_ms=int(found.started_ms[index]),
         last_ms=int(found.last_ms[index]),
@@ -358,7 +360,7 @@ def _episode(found: Episodes, index: int) -> Episode:
         alarm_ms=None if alarm_ms < 0 else alarm_ms,
         stage=Stage(int(found.stage[index])),
         readings=int(found.readings[index]),
-        peak=float(found.peak[index]),
+        peak=None if math.isnan(peak) else peak,
     )
 
 

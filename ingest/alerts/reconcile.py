@@ -123,7 +123,7 @@ def _again(episode: Episode, alert: Alert, now_ms: int) -> Step | None:
         state = State.OPEN
         told.append(What.REOPENED)
     if is_note and not _is_stale(episode, now_ms):
-        is_note = False
+        is_note, state = False, State.OPEN  # what was said of what was long over does not settle it
         told.append(_told_of(episode.stage))
     elif episode.stage > before.stage:
         told.append(What.NOTED if is_note else What.RAISED)

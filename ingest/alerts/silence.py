@@ -40,7 +40,8 @@ async def look_for_silence(
     connection: AsyncConnection, evaluator: Evaluator, rule_id: int, now_ms: int
 ) -> int:
     """Bring the alerts of marked residents up to date; return how many events were told."""
-    told = after = 0
+    told = await _withdraw_of_doubles(connection, evaluator, rule_id, now_ms)
+    after = 0
     while True:
         async with connection.transaction():
             cursor = await connection.execute(
@@ -48,6 +49,7 @@ async def look_for_silence(
                 {
                     "rule": SILENCE,
                     "signs": list(BY_CODE),
+                    "days_default": DAYS_DEFAULT,
                     "after": after,
                     "limit": RESIDENTS_A_QUERY,
                 },
@@ -63,6 +65,21 @@ async def look_for_silence(
         if len(rows) < RESIDENTS_A_QUERY:
             return told
         after = rows[-1][0]
+
+
+async def _withdraw_of_doubles(
+    connection: AsyncConnection, evaluator: Evaluator, rule_id: int, now_ms: int
+) -> int:
+    """Take back the silences of entries whose readings are another entry's now."""
+    told = 0
+    async with connection.transaction():
+        cursor = await connection.execute(QUERIES["silent_doubles"], {"rule": SILENCE})
+        doubles = [resident for (resident,) in await cursor.fetchall()]
+        for resident, alerts in (await evaluator.alerts_of(SILENCE, doubles)).items():
+            lasting = [alert for alert in alerts if alert.episode.cleared_ms is None]
+            steps = reconcile([], lasting, now_ms)
+            told += len(await evaluator.write(SILENCE, rule_id, resident, steps))
+    return told
 
 
 def silences(alerts: Iterable[Alert], last_ms: int, due_ms: int, now_ms: int) -> list[Episode]:

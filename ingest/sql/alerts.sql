@@ -69,8 +69,16 @@ WHERE p.resident_id = ANY(%(residents)s) AND p.targets <> '{}'
     AND p.targets -> given.quantity ? %(limit)s
 
 -- name: marked
--- Which of the residents are marked for a rule.
-SELECT resident_id FROM alert_mark WHERE rule = %(rule)s AND resident_id = ANY(%(residents)s)
+-- Which of the residents are marked for a rule, as themselves or as a double entry that leads to them.
+WITH RECURSIVE marked AS (
+    SELECT resident_id FROM alert_mark WHERE rule = %(rule)s
+    UNION
+    SELECT entry.merged_into
+    FROM marked
+    JOIN resident AS entry USING (resident_id)
+    WHERE entry.merged_into IS NOT NULL
+)
+SELECT resident_id FROM marked WHERE resident_id = ANY(%(residents)s)
 
 -- name: alerts_of
 -- The alerts of a rule that residents have, whatever their state.
@@ -121,7 +129,16 @@ WHERE ended_at IS NULL AND event_id = %(event_id)s AND NOT is_withheld(resident_
 ON CONFLICT DO NOTHING
 
 -- name: silent
--- Residents marked for the rule no-readings, with their latest reading and the alert that is open.
+-- Residents marked for the rule no-readings, with their latest reading and the alert that is open. A mark of
+-- a double entry holds for the entry that has its readings now.
+WITH RECURSIVE marked AS (
+    SELECT resident_id, days, marked_at FROM alert_mark WHERE rule = %(rule)s
+    UNION
+    SELECT entry.merged_into, marked.days, marked.marked_at
+    FROM marked
+    JOIN resident AS entry USING (resident_id)
+    WHERE entry.merged_into IS NOT NULL
+)
 SELECT
     mark.resident_id, mark.days, mark.marked_at,
     (
@@ -133,10 +150,15 @@ SELECT
             ORDER BY m.measured_at DESC LIMIT 1
         ) AS latest
     ) AS last_at
-FROM alert_mark mark
-WHERE mark.rule = %(rule)s AND mark.resident_id > %(after)s
+FROM (
+    SELECT DISTINCT ON (resident_id) marked.*
+    FROM marked
+    JOIN resident USING (resident_id)
+    WHERE merged_into IS NULL AND resident_id > %(after)s
+    ORDER BY resident_id, coalesce(days, %(days_default)s), marked_at
+    LIMIT %(limit)s
+) AS mark
 ORDER BY mark.resident_id
-LIMIT %(limit)s
 
 -- name: troubled
 -- Devices that are linked now and in trouble: what of theirs was kept apart lately for reasons of the device, and what
@@ -174,6 +196,13 @@ GROUP BY l.resident_id, device_id
 -- Who has an alert of a rule that is not over.
 SELECT DISTINCT resident_id FROM alert
 WHERE rule = %(rule)s AND state <> 'withdrawn' AND cleared_at IS NULL
+
+-- name: silent_doubles
+-- Double entries with an alert of a rule that is not over: they have no readings any more.
+SELECT DISTINCT resident_id
+FROM alert
+JOIN resident USING (resident_id)
+WHERE rule = %(rule)s AND state <> 'withdrawn' AND cleared_at IS NULL AND merged_into IS NOT NULL
 
 -- name: list
 -- Alerts, newest first. Filters that are null do not filter.
@@ -238,19 +267,28 @@ GROUP BY w.webhook_id
 ORDER BY w.webhook_id
 
 -- name: due
--- Deliveries to try now. What is withheld meanwhile waits, in case that the resident consents again.
+-- Deliveries to try now, so many of each webhook: one whose receiver is down keeps no other waiting. What is
+-- withheld meanwhile waits, in case that the resident consents again.
 SELECT
-    d.delivery_id, d.webhook_id, w.url, d.attempts, e.event_id, e.what, e.at, a.public_id AS alert,
-    r.public_id AS resident, a.rule, a.stage, a.state, a.started_at, a.last_at, a.cleared_at
-FROM webhook_delivery d
-JOIN webhook w USING (webhook_id)
-JOIN alert_event e USING (event_id)
-JOIN alert a USING (alert_id)
-JOIN resident r USING (resident_id)
-WHERE d.state = 'waiting' AND d.due_at <= now() AND w.ended_at IS NULL
-    AND NOT is_withheld(a.resident_id, a.sign)
-ORDER BY d.due_at
-LIMIT %(limit)s
+    d.delivery_id, d.webhook_id, w.url, d.attempts, d.event_id, d.what, d.at, d.alert, d.resident,
+    d.rule, d.stage, d.state, d.started_at, d.last_at, d.cleared_at
+FROM webhook w
+CROSS JOIN LATERAL (
+    SELECT
+        d.delivery_id, d.webhook_id, d.attempts, d.due_at, e.event_id, e.what, e.at,
+        a.public_id AS alert, r.public_id AS resident, a.rule, a.stage, a.state, a.started_at,
+        a.last_at, a.cleared_at
+    FROM webhook_delivery d
+    JOIN alert_event e USING (event_id)
+    JOIN alert a USING (alert_id)
+    JOIN resident r USING (resident_id)
+    WHERE d.webhook_id = w.webhook_id AND d.state = 'waiting' AND d.due_at <= now()
+        AND NOT is_withheld(a.resident_id, a.sign)
+    ORDER BY d.due_at
+    LIMIT %(limit)s
+) AS d
+WHERE w.ended_at IS NULL
+ORDER BY d.webhook_id, d.due_at
 
 -- name: delivered
 -- It was taken.

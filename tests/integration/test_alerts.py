@@ -1,37 +1,30 @@
-"""Alerts from stored readings: raised once, right again after late data, told to webhooks."""
+"""Alerts from stored readings: raised once, right again after late data."""
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import hmac
-import json
 import random
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
-from http.server import BaseHTTPRequestHandler, HTTPServer
-from itertools import count
-from threading import Thread
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 import pytest
 
+from api.resident_merge import merge, unmerge
 from gateway.errors import UsageError
 from gateway.guidelines.alerts import DEFAULT_RULES
 from gateway.hub_state import DeviceStates, Trouble
 from gateway.measurement import Measurement
 from gateway.platform.changes import record_change, summarised
 from gateway.platform.postgres import AsyncConnection, connect, connect_blocking
-from gateway.platform.webhook_hosts import REFUSED, WebhookHosts, open_client, webhook_hosts
-from gateway.platform.webhook_signature import signature
 from gateway.vitals import BY_NAME
 from ingest.alerts import desk
 from ingest.alerts.app import Work, catch_up, follow
-from ingest.alerts.delivery import ANSWER_S_MAX, ATTEMPTS_MAX, Deliverer
 from ingest.alerts.evaluator import Evaluator
 from ingest.alerts.reconcile import State
 from ingest.alerts.rules import (
@@ -41,34 +34,21 @@ from ingest.alerts.rules import (
     change_rule,
     pace_of,
     rules_in_force,
-    seed_rules,
 )
 from ingest.alerts.silence import look_for_silence, look_for_trouble
 from ingest.device_states import write_states
 from ingest.store import Store
+from tests.alerts import BY, NOW, SETTLED_S_MAX, alerting, arrive, evaluate, sequences, severe
 from tests.flushes import committed
-from tests.worlds import CUFF, HUB, SCALE, a_message, a_pressure, a_reading, enter_registry, query
+from tests.worlds import CUFF, HUB, SCALE, a_message, a_pressure, a_reading, query
 
 pytestmark = pytest.mark.integration
-
-BY = ("cli:test", "here")
-HERE = webhook_hosts("127.0.0.0/8")
-SETTLED_S_MAX = 60.0
-_sequences = count(1)
-NOW = datetime.now(UTC).replace(microsecond=0)
 
 
 @pytest.fixture
 async def connection(database: str) -> AsyncIterator[AsyncConnection]:
-    enter_registry(database)
-    with connect_blocking(database, application="hearth-tests") as seeding:
-        seed_rules(seeding)
-    async with await connect(database, application="hearth-tests", autocommit=True) as session:
+    async with alerting(database) as session:
         yield session
-
-
-def severe(at: datetime, systolic: int = 185) -> Measurement:
-    return a_pressure(Decimal(systolic), Decimal(95), at=at)
 
 
 def an_elevated_week() -> list[Measurement]:
@@ -85,37 +65,6 @@ def an_elevated_week() -> list[Measurement]:
 def a_temperature(celsius: str, at: datetime) -> Measurement:
     sign = BY_NAME["body_temperature"].code
     return replace(a_pressure(at=at), sign=sign, reading=a_reading(Decimal(celsius), at=at))
-
-
-async def arrive(connection: AsyncConnection, *flushes: Sequence[Measurement]) -> None:
-    """Let readings arrive, a flush each, and evaluate after each."""
-    store = Store(connection)
-    for flush in flushes:
-        await committed(store, a_message(*flush, sequence=next(_sequences)))
-        await evaluate(connection)
-
-
-async def evaluate(connection: AsyncConnection) -> None:
-    """Evaluate all that has changed; another test's transaction may hold the feed up a while."""
-    async with asyncio.timeout(SETTLED_S_MAX):
-        while await _behind(connection):
-            done = [
-                await follow(connection, Evaluator(connection)),
-                await catch_up(connection, Evaluator(connection, Pace.OVER_DAYS)),
-            ]
-            if done == [None, None]:
-                await asyncio.sleep(0.05)
-
-
-async def _behind(connection: AsyncConnection) -> bool:
-    cursor = await connection.execute(
-        "SELECT count(*) FROM alert_progress WHERE"
-        " change_id = coalesce((SELECT change_id FROM change"
-        " ORDER BY transaction_id DESC, change_id DESC LIMIT 1), 0)"
-        " AND rules_entered = (SELECT count(*) FROM alert_rule)"
-    )
-    ((at_the_end,),) = await cursor.fetchall()
-    return int(at_the_end) < len(Pace)
 
 
 def alerts(database: str) -> list[tuple[Any, ...]]:
@@ -182,6 +131,21 @@ async def test_readings_that_come_weeks_late_are_a_note_and_no_alarm(
     assert events(database) == ["noted"]
 
 
+async def test_a_restored_database_goes_on_raising_alerts(
+    connection: AsyncConnection, database: str
+) -> None:
+    """Its places are of a server that had counted further than the one it was restored on."""
+    await evaluate(connection)
+    query(database, "UPDATE alert_progress SET transaction_id = 1::bigint << 60")
+    await committed(Store(connection), a_message(severe(NOW), sequence=next(sequences)))
+    async with asyncio.timeout(SETTLED_S_MAX):
+        while not alerts(database):
+            await follow(connection, Evaluator(connection))
+    assert [alert[0] for alert in alerts(database)] == ["pressure-crisis"]
+    await arrive(connection, [severe(NOW + timedelta(minutes=5))])
+    assert events(database) == ["asked", "raised"]
+
+
 async def test_any_order_of_arrival_gives_the_same_alerts(
     connection: AsyncConnection, database: str
 ) -> None:
@@ -213,7 +177,7 @@ async def test_what_days_say_together_is_evaluated_apart_and_each_resident_once(
     over_days = Evaluator(connection, Pace.OVER_DAYS)
     await arrive(connection, [severe(NOW - timedelta(days=30), 120)])
     for flush in (elevated[:10], elevated[10:]):
-        await committed(store, a_message(*flush, sequence=next(_sequences)))
+        await committed(store, a_message(*flush, sequence=next(sequences)))
     async with asyncio.timeout(SETTLED_S_MAX):
         changes = 0
         while changes < 2:  # another test's transaction may hold the feed up a while
@@ -360,7 +324,7 @@ async def test_readings_kept_apart_for_a_devices_sake_are_its_trouble(
     connection: AsyncConnection, database: str
 ) -> None:
     future = [a_pressure(at=NOW + timedelta(days=400, minutes=minute)) for minute in range(3)]
-    await committed(Store(connection), a_message(*future, sequence=next(_sequences)))
+    await committed(Store(connection), a_message(*future, sequence=next(sequences)))
     await look_for_troubles(connection)
     troubles = query(database, "SELECT device_id, resident_id, readings, state FROM alert")
     assert troubles == [(11, 101, 3, "open")]
@@ -405,135 +369,43 @@ async def test_readings_that_become_anothers_or_nobodys_take_their_alert_back(
     assert told == [(101, "withdrawn"), (102, "withdrawn")]
 
 
-class _Receiver(BaseHTTPRequestHandler):
-    """Takes deliveries, after refusing as many as it is told to."""
-
-    refusals = 0
-    taken: list[tuple[dict[str, str], bytes]]
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        refuse = type(self).refusals > 0
-        type(self).refusals -= refuse
-        if not refuse:
-            self.taken.append((dict(self.headers), body))
-        self.send_response(503 if refuse else 204)
-        self.end_headers()
-
-    def log_message(self, *_arguments: object) -> None:
-        pass
+def public_ids(database: str) -> dict[int, UUID]:
+    return dict(query(database, "SELECT resident_id, public_id FROM resident"))
 
 
-@pytest.fixture
-def receiver() -> Iterator[tuple[type[_Receiver], str]]:
-    handler = type("Receiver", (_Receiver,), {"taken": []})
-    with HTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = Thread(target=server.serve_forever)
-        thread.start()
-        yield handler, f"http://127.0.0.1:{server.server_port}/hook"
-        server.shutdown()
-        thread.join()
-
-
-async def _deliver(
-    connection: AsyncConnection, rounds: int = 1, hosts: WebhookHosts = HERE
+async def test_alerts_go_with_the_readings_of_a_double_entry_and_come_back_with_them(
+    connection: AsyncConnection, database: str
 ) -> None:
-    deliverer = Deliverer(connection, hosts, lambda _webhook: "the key")
-    async with open_client(ANSWER_S_MAX) as client:
-        for _ in range(rounds):
-            await connection.execute("UPDATE webhook_delivery SET due_at = now()")
-            await deliverer.deliver_due(client)
+    whose = "SELECT resident_id, state FROM alert ORDER BY resident_id"
+    await arrive(connection, [severe(NOW - timedelta(hours=1))])
+    who = public_ids(database)
+    with connect_blocking(database, application="hearth-tests", autocommit=True) as session:
+        merge(session, who[102], who[101], "entered twice")
+        await evaluate(connection)
+        assert query(database, whose) == [(101, "withdrawn"), (102, "open")]
+        unmerge(session, who[101], "two people after all")
+        await evaluate(connection)
+    assert query(database, whose) == [(101, "open"), (102, "withdrawn")]
 
 
-async def test_webhooks_are_told_signed_and_again_until_they_take_it(
-    connection: AsyncConnection, database: str, receiver: tuple[type[_Receiver], str]
+async def test_a_mark_of_a_double_entry_holds_for_the_one_that_has_its_readings(
+    connection: AsyncConnection, database: str
 ) -> None:
-    handler, url = receiver
-    handler.refusals = 2
-    with connect_blocking(database, application="hearth-tests") as session:
-        desk.add_webhook(session, url, HERE, BY)
-    await arrive(connection, [severe(NOW - timedelta(minutes=9))])
-    await _deliver(connection, rounds=4)
-    ((headers, body),) = handler.taken
-    at_s = headers["Hearth-Signature"].removeprefix("t=").partition(",")[0]
-    mac = hmac.new(b"the key", f"{at_s}.".encode() + body, hashlib.sha256).hexdigest()
-    assert headers["Hearth-Signature"] == f"t={at_s},v1={mac}"
-    told = json.loads(body)
-    assert (told["what"], told["rule"], told["stage"]) == ("asked", "pressure-crisis", 1)
-    assert "185" not in body.decode()  # opaque ids and times only
-    assert query(database, "SELECT state, attempts FROM webhook_delivery") == [("delivered", 3)]
+    who = public_ids(database)
+    with connect_blocking(database, application="hearth-tests", autocommit=True) as session:
+        desk.mark(session, who[101], SILENCE, 2, BY)
+        rule_id = {found.rule.name: found.rule_id for found in rules_in_force(session)}[SILENCE]
+        query(database, "UPDATE alert_mark SET marked_at = now() - interval '30 days'")
+        await arrive(connection, [severe(NOW - timedelta(days=5), 130)])
+        now_ms = round(NOW.timestamp() * 1000)
 
+        async def silences() -> list[tuple[Any, ...]]:
+            await look_for_silence(connection, Evaluator(connection), rule_id, now_ms)
+            return query(
+                database, "SELECT resident_id, state, started_at FROM alert ORDER BY resident_id"
+            )
 
-async def test_webhooks_are_not_told_of_a_sign_while_its_resident_withholds_it(
-    connection: AsyncConnection, database: str, receiver: tuple[type[_Receiver], str]
-) -> None:
-    handler, url = receiver
-    with connect_blocking(database, application="hearth-tests") as session:
-        desk.add_webhook(session, url, HERE, BY)
-    await arrive(connection, [severe(NOW - timedelta(minutes=9))])
-    withhold = "INSERT INTO objection (resident_id, sign) SELECT resident_id, sign FROM alert"
-    query(database, withhold)
-    await _deliver(connection)
-    assert handler.taken == [], "it was withheld before it was told"
-    await arrive(connection, [severe(NOW - timedelta(minutes=3))])
-    assert query(database, "SELECT count(*) FROM webhook_delivery") == [(1,)], "nothing more waits"
-    query(database, "UPDATE objection SET withdrawn_at = now()")
-    await _deliver(connection)
-    assert len(handler.taken) == 1
-
-
-async def test_what_nobody_takes_becomes_a_dead_letter_that_can_be_revived(
-    connection: AsyncConnection, database: str, receiver: tuple[type[_Receiver], str]
-) -> None:
-    handler, url = receiver
-    handler.refusals = 10**6
-    with connect_blocking(database, application="hearth-tests") as session:
-        desk.add_webhook(session, url, HERE, BY)
-    await arrive(connection, [severe(NOW - timedelta(minutes=9))])
-    await _deliver(connection, rounds=ATTEMPTS_MAX)
-    dead = query(database, "SELECT state, attempts, last_error FROM webhook_delivery")
-    assert dead == [("dead", ATTEMPTS_MAX, "HTTP 503")]
-    handler.refusals = 0
-    with connect_blocking(database, application="hearth-tests") as session:
-        assert desk.revive(session, None) == 1
-    await _deliver(connection)
-    assert len(handler.taken) == 1
-
-
-async def test_a_webhook_whose_host_is_no_longer_admitted_is_told_nothing(
-    connection: AsyncConnection, database: str, receiver: tuple[type[_Receiver], str]
-) -> None:
-    handler, url = receiver
-    with connect_blocking(database, application="hearth-tests") as session:
-        desk.add_webhook(session, url, HERE, BY)
-    await arrive(connection, [severe(NOW - timedelta(minutes=9))])
-    await _deliver(connection, hosts=webhook_hosts(""))
-    assert handler.taken == []
-    refused = query(database, "SELECT state, attempts, last_error FROM webhook_delivery")
-    assert refused == [("waiting", 1, REFUSED)]
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "http://example.org/x",
-        "https://u:p@example.org/",
-        "https://example.org/x?key=1",
-        "https://10.0.0.1/x",
-        "https://localhost/x",
-        "ftp://x",
-        "x",
-    ],
-)
-def test_a_webhook_beyond_the_admitted_hosts_must_be_public_https_and_bear_no_secret(
-    database: str, url: str
-) -> None:
-    with (
-        connect_blocking(database, application="hearth-tests") as session,
-        pytest.raises(UsageError),
-    ):
-        desk.add_webhook(session, url, HERE, BY)
-
-
-def test_a_signature_is_of_time_and_body() -> None:
-    assert signature("k", b"x", 1) != signature("k", b"x", 2) != signature("k", b"y", 2)
+        since = NOW - timedelta(days=3)
+        assert await silences() == [(101, "open", since)]
+        merge(session, who[102], who[101], "entered twice")
+        assert await silences() == [(101, "withdrawn", since), (102, "open", since)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
@@ -223,6 +224,57 @@ def test_a_forged_note_is_named_and_a_torn_one_is_not_read(
         file.write_text(whole + forged)
         (damage,) = verified(database, notary).damage
         assert (damage.seq, damage.what) == (2, "a line of heads.jsonl is forged")
+
+
+@pytest.mark.parametrize("name", ["heads.jsonl", "anchors.jsonl"])
+@pytest.mark.parametrize("torn", [b'{"at_us": 17', bytes(4096)])
+def test_a_line_that_a_full_disk_cut_off_spoils_none_behind_it(
+    database: str, notary: Notary, tmp_path: Path, name: str, torn: bytes
+) -> None:
+    file = tmp_path / "audit" / name
+    for _ in range(2):
+        write(database, 1)
+        witness(database, notary)
+        anchor(database, notary)
+        file.write_bytes(file.read_bytes() + torn)
+    write(database, 1)
+    witness(database, notary)
+    anchor(database, notary)
+    assert verified(database, notary).damage == []
+    assert len(file.read_text().splitlines()) == 3
+
+
+def test_an_anchor_costs_what_is_new_and_not_what_there_is(database: str, notary: Notary) -> None:
+    with connect_blocking(database, application="hearth-tests") as connection:
+        connection.execute(
+            "INSERT INTO audit_anchor (at, heads, mac)"
+            " SELECT now(), (SELECT jsonb_object_agg(chain, jsonb_build_array(0, repeat('ab', 32)))"
+            " FROM audit_chain), decode('01', 'hex') FROM generate_series(1, 1000)"
+        )
+    peaks = []
+    tracemalloc.start()
+    try:
+        for _ in range(2):
+            write(database, 1)
+            tracemalloc.reset_peak()
+            before, _peak = tracemalloc.get_traced_memory()
+            assert anchor(database, notary) == 1
+            peaks.append(tracemalloc.get_traced_memory()[1] - before)
+    finally:
+        tracemalloc.stop()
+    assert peaks[0] < 8 * 1024 * 1024
+    assert peaks[1] < 1024 * 1024
+
+
+def test_an_anchor_continues_what_a_restore_has_left(database: str, notary: Notary) -> None:
+    for _ in range(2):
+        write(database, 1)
+        anchor(database, notary)
+    forge(database, "DELETE FROM audit_anchor WHERE anchor_id = 2")
+    write(database, 1)
+    anchor(database, notary)
+    told = [damage.what for damage in verified(database, notary).damage]
+    assert told == ["an anchor is gone from the database: anchors.jsonl has it"]
 
 
 def test_a_chain_that_is_written_anew_is_found_by_the_anchor(database: str, notary: Notary) -> None:

@@ -108,3 +108,15 @@ async def test_a_place_that_is_still_to_come_is_not_one_to_go_on_from(database: 
         (here,) = await settled_changes(connection, START, 1)
         assert not await is_whole(connection, Place(here.place.transaction + 1_000_000_000, 1))
         assert await is_whole(connection, here.place)
+
+
+async def test_a_place_of_a_server_before_this_one_is_told(database: str) -> None:
+    """A restore on another machine: its server counts transactions from the beginning."""
+    async with await connect(database, application="hearth-tests", autocommit=True) as connection:
+        await record_change(connection, of(1), 4_000_000_000_000)
+        await connection.execute("UPDATE change SET transaction_id = (1::bigint << 60)::text::xid8")
+        assert not await is_whole(connection, Place(1 << 60, 1))
+        assert await is_whole(connection, START), "nothing of this server is there yet"
+        await record_change(connection, of(2), 4_000_000_000_000)
+        (new,) = await settled_changes(connection, START, 1)
+        assert await is_whole(connection, new.place)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, LiteralString
 from urllib.parse import urlsplit
 
 import httpx
@@ -25,6 +26,11 @@ pytestmark = pytest.mark.integration
 
 ASYNC = {"Prefer": "respond-async", "Accept": "application/fhir+json"}
 WITHIN_S = 30
+IN_ORDER: LiteralString = (
+    "UPDATE resident SET public_id ="
+    " ('0000000' || resident_id - 100 || '-0000-4000-8000-000000000000')::uuid"
+)
+"""An export goes by the residents' ids: theirs stand in the order of their keys."""
 
 
 @pytest.fixture
@@ -108,11 +114,8 @@ async def test_an_export_goes_on_after_a_crash_where_it_was_whole(
 ) -> None:
     """The first resident is whole in the files, the second half written: as a killed API leaves it."""
     enter_registry(database)
+    query(database, IN_ORDER)
     await some_readings(database)
-    with connect_blocking(database, application="hearth-tests") as connection:
-        connection.execute(
-            "UPDATE resident SET public_id = ('0000000' || resident_id - 100 || '-0000-4000-8000-000000000000')::uuid"
-        )
     folder = tmp_path / "exports"
     async with served(database, folder) as api:
         accepted = await api.get("/fhir/$export?_type=Observation", headers=ASYNC)
@@ -141,6 +144,78 @@ async def test_an_export_goes_on_after_a_crash_where_it_was_whole(
     async with served(database, folder) as api:
         await finished(api, location)
     assert file.read_bytes() == whole
+
+
+@pytest.mark.parametrize("left", [None, 100])
+async def test_an_export_whose_files_are_shorter_than_noted_begins_anew(
+    database: str, tmp_path: Path, left: int | None
+) -> None:
+    """The folder is not the one that was written to, or a power cut took the files' end."""
+    enter_registry(database)
+    await some_readings(database)
+    folder = tmp_path / "exports"
+    async with served(database, folder) as api:
+        accepted = await api.get("/fhir/$export?_type=Observation", headers=ASYNC)
+        location = accepted.headers["content-location"]
+        (before,) = (await finished(api, location))["output"]
+    file = folder / location.rsplit("/", 1)[-1] / "Observation.ndjson"
+    whole = file.read_bytes()
+    if left is None:
+        shutil.rmtree(folder)
+    else:
+        file.write_bytes(whole[:left])
+    query(
+        database,
+        "UPDATE fhir_export SET state = 'running', leased_until = '-infinity',"
+        " behind = (SELECT public_id FROM resident WHERE resident_id = 101)",
+    )
+    async with served(database, folder) as api:
+        (after,) = (await finished(api, location))["output"]
+    assert after["count"] == before["count"]
+    assert file.read_bytes() == whole
+
+
+async def test_an_export_is_noted_as_long_as_its_files_are(database: str, tmp_path: Path) -> None:
+    """The second resident, who has no readings, is written after what was half written is cut off."""
+    enter_registry(database)
+    query(database, IN_ORDER)
+    await some_readings(database)
+    folder = tmp_path / "exports"
+    async with served(database, folder) as api:
+        accepted = await api.get("/fhir/$export?_type=Observation", headers=ASYNC)
+        location = accepted.headers["content-location"]
+        await finished(api, location)
+    file = folder / location.rsplit("/", 1)[-1] / "Observation.ndjson"
+    whole = file.read_bytes()
+    file.write_bytes(whole + b'{"half a l')
+    query(
+        database,
+        "UPDATE fhir_export SET state = 'running', leased_until = '-infinity',"
+        " behind = (SELECT public_id FROM resident WHERE resident_id = 101)",
+    )
+    async with served(database, folder) as api:
+        await finished(api, location)
+    ((sizes,),) = query(database, "SELECT sizes FROM fhir_export")
+    assert sizes == {"Observation": len(whole)}
+
+
+async def test_what_was_being_stored_when_an_export_began_is_in_the_next_one(
+    database: str, api: httpx.AsyncClient
+) -> None:
+    await store(database, a_pressure())
+    accepted = await api.get("/fhir/$export?_type=Observation", headers=ASYNC)
+    manifest = await finished(api, accepted.headers["content-location"])
+    assert manifest["output"][0]["count"] == 2
+    await store(database, a_weight(), sequence=2)  # it committed after the export had read
+    query(
+        database,
+        "UPDATE measurement SET stored_at = (SELECT started_at - interval '1 s' FROM fhir_export)",
+    )
+    since = {"_type": "Observation", "_since": manifest["transactionTime"]}
+    accepted = await api.get("/fhir/$export", params=since, headers=ASYNC)
+    manifest = await finished(api, accepted.headers["content-location"])
+    text = (await api.get(urlsplit(manifest["output"][0]["url"]).path)).text
+    assert "29463-7" in text
 
 
 async def test_a_cancelled_export_is_gone(

@@ -465,6 +465,33 @@ async def test_another_residents_observations_are_not_among_them(
     assert "entry" not in both
 
 
+async def test_a_search_by_ids_holds_to_what_else_it_asks_for(
+    database: str, api: httpx.AsyncClient
+) -> None:
+    await store(database, a_pressure(), a_walk())
+    (panel,) = await found(api, database, code="85354-9")
+    (steps,) = await found(api, database, category="activity")
+    pressure, walk = panel["id"], steps["id"]
+    both = f"{pressure},{walk},{pressure}"
+    for asked, ids in (
+        ({}, {pressure, walk}),
+        ({"date": "ge2026-11-20"}, {pressure, walk}),
+        ({"date": "2026-11-20T12:00:00+08:00"}, {pressure}),  # the walk goes on behind it
+        ({"date": "lt2026"}, set()),
+        ({"_lastUpdated": "lt2026"}, set()),
+        ({"status": "final"}, {pressure, walk}),
+        ({"status": "preliminary"}, set()),
+        ({"device": "C026DA010203"}, {pressure, walk}),
+        ({"device": "C026DA040506"}, set()),
+        ({"_summary": "count"}, set()),
+    ):
+        bundle = await searched(api, _id=both, **asked)
+        told = [entry["resource"]["id"] for entry in bundle.get("entry", [])]
+        assert (set(told), len(told)) == (ids, len(ids)), asked
+    response = await api.get(f"/fhir/Observation?_id={both}&_id={walk}")
+    assert [entry["resource"]["id"] for entry in response.json()["entry"]] == [walk]
+
+
 async def test_each_read_is_audited_and_the_audit_can_be_read(
     database: str, api: httpx.AsyncClient
 ) -> None:

@@ -18,7 +18,7 @@ from api.archive import open_archive
 from api.fhir.subscriptions import ATTEMPTS_MAX, Subscriptions
 from api.fhir.webhooks import Webhooks
 from gateway.platform.postgres import connect_blocking
-from gateway.platform.webhook_hosts import WebhookHosts
+from gateway.platform.webhook_hosts import REFUSED, WebhookHosts
 from gateway.platform.webhook_signature import signature
 from tests.archives import SERVICE, WEBHOOKS, a_token, public_id, store
 from tests.archives import api_over as the_api_over
@@ -197,6 +197,23 @@ async def test_what_an_endpoint_does_not_take_comes_again_and_can_be_caught_up(
         assert [number for number, _focus in events_of(again.json())] == [2]
 
 
+async def test_a_subscription_of_a_restored_database_goes_on_with_what_is_stored_there(
+    database: str, endpoint: Endpoint
+) -> None:
+    """Its place is of a server that had counted further than the one it was restored on."""
+    enter_registry(database)
+    async with api_over(database) as api, teller(database) as subscriptions:
+        body = wish(database, endpoint.url)
+        assert (await api.post("/fhir/Subscription", json=body)).status_code == 201
+        query(database, "UPDATE fhir_subscription SET transaction_id = 1::bigint << 60")
+        await store(database, a_weight())
+        await tell(subscriptions, lambda: bool(endpoint.told))
+        assert [number for number, _focus in endpoint.events()] == [1]
+        await store(database, a_weight(at=NOON - timedelta(hours=1)), sequence=2)
+        await tell(subscriptions, lambda: len(endpoint.told) > 1)
+    assert [number for number, _focus in endpoint.events()] == [1, 2]
+
+
 @pytest.mark.parametrize("content", ["id-only", "full-resource"])
 async def test_what_is_withheld_before_it_is_told_is_not_told_by_its_id_either(
     database: str, endpoint: Endpoint, content: str
@@ -254,6 +271,25 @@ async def test_a_delivery_that_never_succeeds_is_given_up_and_its_events_kept(
         assert [number for number, _focus in events_of(events.json())] == [1]
         assert (await api.delete(f"/fhir/Subscription/{made['id']}")).status_code == 204
         assert query(database, "SELECT * FROM fhir_event") == []
+
+
+@pytest.mark.parametrize("endpoint_", ["https://a..b/hook", "https://clinic.example/a\x01b"])
+async def test_an_endpoint_that_is_no_address_is_refused_and_ends_no_service(
+    database: str, endpoint: Endpoint, endpoint_: str
+) -> None:
+    enter_registry(database)
+    async with api_over(database) as api, teller(database) as subscriptions:
+        refused = await api.post("/fhir/Subscription", json=wish(database, endpoint_))
+        assert refused.status_code == 400, refused.text
+        body = wish(database, endpoint.url)
+        assert (await api.post("/fhir/Subscription", json=body)).status_code == 201
+        with connect_blocking(database, application="hearth-tests") as connection:
+            connection.execute("UPDATE fhir_subscription SET endpoint = %s", [endpoint_])
+        await store(database, a_weight())
+        await tell(subscriptions, lambda: events_known(database) == 1)
+    assert query(database, "SELECT status, attempts, error FROM fhir_subscription") == [
+        ("active", 1, REFUSED)
+    ]
 
 
 async def test_a_subscriptions_answers_are_what_the_description_says(

@@ -9,24 +9,45 @@ import zipfile
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import LiteralString
 from uuid import UUID
 
 import pytest
 from typer.testing import CliRunner
 
+from api.corrections import Author, Period, reassign
 from api.erasure import erase
 from api.resident_merge import merge, unmerge
 from gateway.cli.admin import app
 from gateway.errors import UsageError
-from gateway.platform.postgres import Connection, connect_blocking
+from gateway.measurement import device_address
+from gateway.platform.postgres import Connection, connect, connect_blocking
+from gateway.wire import RECORD_BYTES
 from ingest.ledger import read_ledger
+from ingest.quarantine import ActedBy, Filter, replay
+from ingest.registry import load_registry
+from ingest.store import Store
 from tests.archives import public_id, store
-from tests.worlds import NOON, OTHER_RESIDENT, RESIDENT, a_pressure, a_weight, enter_registry, query
+from tests.flushes import committed
+from tests.worlds import (
+    NOON,
+    OTHER_RESIDENT,
+    RESIDENT,
+    SCALE,
+    a_message,
+    a_pressure,
+    a_weight,
+    enter_registry,
+    query,
+)
 
 pytestmark = pytest.mark.integration
 
 WHOSE = (
     "SELECT measured_at, sign, resident_id FROM measurement ORDER BY measured_at, sign, resident_id"
+)
+LINK_OF_SECOND_SLOT: LiteralString = (
+    "INSERT INTO link (device_id, user_slot, resident_id, during) VALUES (12, 2, 102, '(,)')"
 )
 LINKS = (
     "SELECT device_id, user_slot, resident_id, during::text FROM link"
@@ -63,7 +84,7 @@ async def test_a_merge_moves_links_and_readings_and_its_undoing_restores_them_ex
     changes = query(
         database, "SELECT resident_id, sign FROM change ORDER BY change_id DESC LIMIT 2"
     )
-    assert [set(residents) for residents, _signs in changes] == [{RESIDENT}, {OTHER_RESIDENT}]
+    assert [set(residents) for residents, _signs in changes] == [{RESIDENT, OTHER_RESIDENT}] * 2
     told = query(
         database,
         "SELECT count(*) FROM measurement m JOIN change c ON c.stored_at = m.stored_at"
@@ -160,6 +181,53 @@ async def test_an_erasure_leaves_no_reading_no_key_no_link_and_a_ledger_that_bal
         assert query(database, f"SELECT count(*) FROM {table}") == [(0,)]  # noqa: S608 - our tables
     assert read_ledger(database).balanced
     assert query(database, "SELECT count(*) FROM audit WHERE action = 'resident.erase'") == [(2,)]
+
+
+async def kept_apart_and_replayed(database: str) -> None:
+    """A weight of the scale's second slot that waited until somebody was linked to it."""
+    async with await connect(database, application="hearth-tests", autocommit=True) as session:
+        await committed(Store(session), a_message(a_weight(slot=2)))
+        query(database, LINK_OF_SECOND_SLOT)
+        done = await replay(
+            session, await load_registry(session), Filter(linked=True), ActedBy(actor="test")
+        )
+    assert done.stored == 1
+
+
+async def test_what_was_replayed_stays_stored_in_the_ledger_after_an_erasure(
+    connection: Connection, database: str
+) -> None:
+    await kept_apart_and_replayed(database)
+    kept, _gone = both(database)
+    assert erase(connection, kept, "asked for").measurements == 1
+    assert query(database, "SELECT state, content FROM quarantine") == [("replayed", b"")]
+    assert read_ledger(database).balanced
+
+
+async def test_an_erasure_keeps_what_was_kept_apart_of_another_user_of_the_device(
+    connection: Connection, database: str
+) -> None:
+    query(database, LINK_OF_SECOND_SLOT)
+    async with await connect(database, application="hearth-tests", autocommit=True) as session:
+        impossible = [a_weight("0.005", slot=slot) for slot in (1, 2)]
+        await committed(Store(session), a_message(*impossible))
+    _kept, gone = both(database)
+    erase(connection, gone, "asked for")
+    left = query(database, "SELECT state, length(content) FROM quarantine ORDER BY 2")
+    assert left == [("discarded", 0), ("waiting", RECORD_BYTES)]
+    assert read_ledger(database).balanced
+
+
+async def test_an_erasure_keeps_what_a_correction_has_made_anothers(
+    connection: Connection, database: str
+) -> None:
+    async with await connect(database, application="hearth-tests", autocommit=True) as session:
+        await committed(Store(session), a_message(a_weight("0.005")))
+    other, former = both(database)
+    whole = Period(device=device_address(SCALE), user_slot=1, from_at=None, until_at=None)
+    reassign(connection, whole, other, Author(actor="test", origin="here", reason="a mix-up"))
+    erase(connection, former, "asked for")
+    assert query(database, "SELECT state FROM quarantine") == [("waiting",)]
 
 
 async def test_an_entry_that_leads_to_another_is_not_erased_by_itself(

@@ -244,6 +244,56 @@ async def test_without_launch_patient_no_patient_is_told_and_scopes_narrow(world
     assert codes == {"29463-7"}
 
 
+async def test_what_an_app_was_granted_opens_nothing_but_fhir(world: World) -> None:
+    back = await launch(world, "launch/patient patient/Observation.rs?code=29463-7")
+    headers = bearer((await exchange(world, back["code"])).json()["access_token"])
+    own = f"/api/v1/residents/{world.patient}"
+    for path in ("measurements", "latest", "statistics", "profile", "copy", "consent"):
+        refused = await world.api.get(f"{own}/{path}", headers=headers)
+        assert refused.status_code == 403, path
+    withheld = await world.api.post(f"{own}/consent", json={"sign": "body_weight"}, headers=headers)
+    assert withheld.status_code == 403
+    assert (await world.api.get("/api/v1/residents", headers=headers)).status_code == 403
+
+
+async def test_a_services_narrowed_scope_opens_nothing_but_fhir(world: World) -> None:
+    enter_service(world, (keys := es384()), "system/Observation.rs?code=29463-7")
+    token = (await backend_token(world, keys, "system/Observation.rs?code=29463-7")).json()
+    headers = bearer(token["access_token"])
+    found = await world.api.get(f"/fhir/Observation?patient={world.patient}", headers=headers)
+    codes = {e["resource"]["code"]["coding"][0]["code"] for e in found.json()["entry"]}
+    assert codes == {"29463-7"}
+    path = f"/api/v1/residents/{world.patient}/measurements"
+    assert (await world.api.get(path, headers=headers)).status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("scope", "kinds"),
+    [
+        ("patient/Observation.rs", set()),
+        ("patient/Observation.rs patient/Patient.r", {"Patient"}),
+        ("patient/*.rs", {"Patient", "Device", "Provenance"}),
+    ],
+)
+async def test_what_goes_with_observations_is_of_the_kinds_that_were_granted(
+    world: World, scope: str, kinds: set[str]
+) -> None:
+    back = await launch(world, f"launch/patient {scope}")
+    headers = bearer((await exchange(world, back["code"])).json()["access_token"])
+    with_all = (
+        "_include=Observation:subject&_include=Observation:device&_revinclude=Provenance:target"
+    )
+    found = await world.api.get(
+        f"/fhir/Observation?patient={world.patient}&{with_all}", headers=headers
+    )
+    entries = found.json()["entry"]
+    assert {e["resource"]["resourceType"] for e in entries} == {"Observation"} | kinds
+    everything = await world.api.get(f"/fhir/Patient/{world.patient}/$everything", headers=headers)
+    entries = everything.json()["entry"]
+    told = {e["resource"]["resourceType"] for e in entries}
+    assert told == {"Observation"} | kinds - {"Provenance"}
+
+
 async def test_a_code_is_worth_nothing_without_the_verifier(world: World) -> None:
     back = await launch(world, "launch/patient patient/Observation.rs")
     stolen = await exchange(world, back["code"], secrets.token_urlsafe(48))

@@ -60,6 +60,12 @@ def test_what_became_known_too_late_is_a_note() -> None:
     assert step.told == (What.NOTED,)
 
 
+def test_a_note_that_somebody_resolved_is_open_again_when_it_goes_on_today() -> None:
+    note = an_alert(an_episode(0, HOUR), is_note=True, state=State.RESOLVED)
+    (step,) = reconcile([an_episode(0, NOW)], [note], NOW)
+    assert (step.alert.state, step.told) == (State.OPEN, (What.RAISED,))
+
+
 def test_a_note_that_goes_on_until_today_alarms_after_all() -> None:
     note = an_alert(an_episode(0, HOUR), is_note=True)
     (step,) = reconcile([an_episode(0, NOW)], [note], NOW)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections import defaultdict
 from collections.abc import Sequence
@@ -367,6 +368,29 @@ def test_a_repeat_that_is_not_severe_clears_and_one_too_late_asks_again() -> Non
     late = at(0, 8) + timedelta(milliseconds=REPEAT_MS_MAX + 1)
     asked = found_episodes("pressure-crisis", pressures([(at(0, 8), 182, 95), (late, 182, 95)]))
     assert asked.stage.tolist() == [Stage.ASK_REPEAT]
+
+
+def test_a_measurement_that_failed_is_no_repeat_that_was_well() -> None:
+    failed = (at(0, 8, 3), math.nan, math.nan)
+    asked = found_episodes("pressure-crisis", pressures([(at(0, 8), 182, 95), failed]))
+    assert (asked.stage.tolist(), asked.cleared_ms.tolist()) == ([Stage.ASK_REPEAT], [-1])
+    alarmed = found_episodes(
+        "pressure-crisis", pressures([(at(0, 8), 182, 95), failed, (at(0, 8, 5), 185, 95)])
+    )
+    assert alarmed.stage.tolist() == [Stage.ALARM]
+    half = (at(0, 8, 3), 150, math.nan)  # it may be the diastolic pressure that is severe
+    asked = found_episodes("pressure-crisis", pressures([(at(0, 8), 150, 112), half]))
+    assert asked.cleared_ms.tolist() == [-1]
+    severe = (at(0, 8, 3), 185, math.nan)
+    alarmed = found_episodes("pressure-crisis", pressures([(at(0, 8), 182, 95), severe]))
+    assert alarmed.stage.tolist() == [Stage.ALARM]
+
+
+def test_a_weight_with_none_before_it_does_not_clear_a_gain() -> None:
+    gained = found_episodes("weight-gain", weights((0, 70), (1, 72.5), (6, 74)))
+    assert (gained.stage.tolist(), gained.cleared_ms.tolist()) == ([Stage.ALARM], [-1])
+    lost = found_episodes("weight-gain", weights((0, 70), (1, 72.5), (6, 71), (7, 71)))
+    assert lost.cleared_ms.tolist() == [ms(at(7, 0))]
 
 
 def test_a_fever_of_days_is_one_episode_with_its_peak() -> None:

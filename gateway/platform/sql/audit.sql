@@ -41,6 +41,10 @@ SELECT chain, seq, hash FROM audit_pruned
 -- All anchors in their order.
 SELECT at, heads, mac FROM audit_anchor ORDER BY anchor_id
 
+-- name: anchors_from
+-- Anchors from one on, with their numbers.
+SELECT anchor_id, heads, mac FROM audit_anchor WHERE anchor_id >= %(first)s ORDER BY anchor_id
+
 -- name: add_anchor
 -- One more.
 INSERT INTO audit_anchor (at, heads, mac) VALUES (%(at)s, %(heads)s, %(mac)s)

@@ -24,16 +24,21 @@ WHERE transaction_id < pg_snapshot_xmin(pg_current_snapshot())
 ORDER BY transaction_id DESC, change_id DESC
 LIMIT 1
 
--- name: oldest
--- The place of the oldest change that is kept.
-SELECT transaction_id::text::bigint, change_id
-FROM change
-ORDER BY transaction_id, change_id
-LIMIT 1
-
--- name: is_to_come
--- Whether a place lies ahead of all transactions that there were: it is one of another server's feed.
-SELECT %(transaction)s::text::xid8 >= pg_snapshot_xmax(pg_current_snapshot())
+-- name: is_whole
+-- Whether this server has given the transaction of a place its number, and nothing behind it is forgotten.
+-- Changes of a transaction that a server before this one counted are not ours to read.
+SELECT
+    %(transaction)s::text::xid8 < pg_snapshot_xmax(pg_current_snapshot())
+    AND coalesce(
+        (
+            SELECT (transaction_id, change_id) <= (%(transaction)s::text::xid8, %(change)s)
+            FROM change
+            WHERE transaction_id < pg_snapshot_xmax(pg_current_snapshot())
+            ORDER BY transaction_id, change_id
+            LIMIT 1
+        ),
+        true
+    )
 
 -- name: prune
 -- Forget changes that everybody has had time to read.

@@ -132,6 +132,8 @@ class Outbox:
         self._epoch = file.numbering.epoch
         self._next_sequence = file.numbering.next_sequence
         self._depth = read_depth(file)
+        self._resent = _read_resent(file)
+        """Measurements that wait although they had their receipt."""
 
     @property
     def epoch(self) -> int:
@@ -226,7 +228,7 @@ class Outbox:
         """
         before = self._depth
         known = []
-        records = 0
+        records = resent = 0
         with self._file.transaction():
             for receipt in receipts:
                 key = {"epoch": receipt.epoch, "sequence": receipt.sequence}
@@ -240,6 +242,7 @@ class Outbox:
                 known.append(receipt)
                 records += count
                 if times_receipted:
+                    resent += count
                     continue
                 self._count(
                     {
@@ -256,13 +259,15 @@ class Outbox:
             batches=before.batches - len(known),
             records=before.records - records,
         )
+        self._resent -= resent
         return known
 
     def resend(self, request: ResendRequest) -> int | None:
         """Put the batches receipted since a time back into the queue; return how many.
 
         None: this request was met before. The bytes are the same, so ingest takes what it still has
-        for a redelivery.
+        for a redelivery. They take no room from what never had a receipt: `KEPT_RECORDS_MAX` bounds
+        them.
         """
         before = self._depth
         with self._file.transaction():
@@ -279,6 +284,7 @@ class Outbox:
             batches=before.batches + integer(batches),
             records=before.records + integer(records),
         )
+        self._resent += integer(records)
         return integer(batches)
 
     def tallies(self) -> dict[Tally, int]:
@@ -288,7 +294,7 @@ class Outbox:
     @property
     def _free(self) -> int:
         """The room; negative where the capacity was lowered below what is held."""
-        return self._limits.capacity - self._depth.held
+        return self._limits.capacity - (self._depth.held - self._resent)
 
     def _batches(self, query: str, **values: int) -> list[Batch]:
         return [
@@ -360,6 +366,11 @@ def read_depth(file: HubFile) -> Depth:
     """Return how much waits in an open file."""
     ((entries, batches, records),) = file.rows("depth")
     return Depth(entries=integer(entries), batches=integer(batches), records=integer(records))
+
+
+def _read_resent(file: HubFile) -> int:
+    ((records,),) = file.rows("resent")
+    return integer(records)
 
 
 def read_tallies(file: HubFile) -> dict[Tally, int]:

@@ -37,6 +37,7 @@ RESEND_MARGIN_MS = 3_600_000
 """Batches are sent again from this much earlier than asked: the hub's clock is not the store's."""
 DAY_MS = 86_400_000
 NEVER_MS = 1 << 62
+"""Stands for the time of a receipt that came while the hub did not know the time."""
 
 
 class Policy(StrEnum):
@@ -219,7 +220,7 @@ class Outbox:
         newest = self._batches("newest_batches", limit=limit + len(in_flight))
         return [batch for batch in newest if batch.id not in in_flight][:limit]
 
-    def receipted(self, receipts: Iterable[wire.Receipt], now_ms: int) -> list[wire.Receipt]:
+    def receipted(self, receipts: Iterable[wire.Receipt], now_ms: int | None) -> list[wire.Receipt]:
         """Take the batches that these receipts are for out of the queue; return those that had one.
 
         They are kept aside, to be sent again if somebody asks (`resend`), for the limits' days by
@@ -236,7 +237,8 @@ class Outbox:
                 if not rows:
                     continue
                 count, times_receipted = integer(rows[0][0]), integer(rows[0][1])
-                self._file.run("keep_receipted", **key, now_ms=now_ms)
+                at_ms = NEVER_MS if now_ms is None else now_ms
+                self._file.run("keep_receipted", **key, now_ms=at_ms)
                 self._file.run("delete_batch", **key)
                 told = receipt.stored + receipt.duplicate + receipt.quarantined
                 known.append(receipt)
@@ -253,7 +255,12 @@ class Outbox:
                         Tally.RECEIPTS_MISCOUNTED: int(told != count),
                     }
                 )
-            self._forget_receipted(now_ms)
+            if now_ms is not None:
+                self._file.run("date_receipted", never_ms=NEVER_MS, now_ms=now_ms)
+                self._file.run(
+                    "forget_receipted", before_ms=now_ms - self._limits.kept_days * DAY_MS
+                )
+            self._trim_receipted()
         self._depth = Depth(
             entries=before.entries,
             batches=before.batches - len(known),
@@ -308,9 +315,8 @@ class Outbox:
             for id_, epoch, sequence, count, message in self._file.rows(query, **values)
         ]
 
-    def _forget_receipted(self, now_ms: int) -> None:
-        """Let those go that were kept long enough, and the oldest beyond the bound."""
-        self._file.run("forget_receipted", before_ms=now_ms - self._limits.kept_days * DAY_MS)
+    def _trim_receipted(self) -> None:
+        """Let the oldest beyond the bound go."""
         ((_batches, records),) = self._file.rows("receipted_since", since_ms=-NEVER_MS)
         surplus = integer(records) - KEPT_RECORDS_MAX
         if surplus > 0:

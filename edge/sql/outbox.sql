@@ -78,6 +78,10 @@ WHERE receipted_ms >= :since_ms ORDER BY id;
 -- They wait again.
 DELETE FROM receipted WHERE receipted_ms >= :since_ms;
 
+-- name: date_receipted
+-- The hub knows the time again: what was receipted meanwhile counts from now.
+UPDATE receipted SET receipted_ms = :now_ms WHERE receipted_ms = :never_ms;
+
 -- name: forget_receipted
 -- Kept long enough.
 DELETE FROM receipted WHERE receipted_ms < :before_ms;

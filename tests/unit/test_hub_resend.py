@@ -106,6 +106,23 @@ def test_what_is_kept_is_bounded_and_the_oldest_go(
     assert keys(outbox.batches(limit=10)) == keys(batches[2:])
 
 
+def test_what_was_receipted_while_the_hub_did_not_know_the_time_comes_again_and_is_kept(
+    tmp_path: Path,
+) -> None:
+    """After a power cut the backlog goes out before the clock is set: its receipts have no time."""
+    outbox = open_outbox(tmp_path, Limits(kept_days=14))
+    outbox.append([measurement(1)])
+    outbox.seal()
+    (batch,) = outbox.batches(limit=10)
+    assert outbox.receipted([receipt_for(batch)], None)
+    batch_at(outbox, 2, NOON)
+    assert outbox.resend(asked(NOON)) == 2
+    outbox.receipted([receipt_for(batch) for batch in outbox.batches(limit=10)], None)
+    batch_at(outbox, 3, NOON + DAY)
+    batch_at(outbox, 4, NOON + 16 * DAY)
+    assert outbox.resend(asked(NOON - DAY)) == 1
+
+
 @pytest.mark.parametrize("policy", Policy)
 def test_what_is_sent_again_takes_no_room_from_what_never_had_a_receipt(
     tmp_path: Path, policy: Policy

@@ -23,7 +23,7 @@ from edge.collector import Collector, CollectorSettings
 from edge.config import HubConfig, check_together
 from edge.counts import Counts, Gauges, HubMetrics, Watched
 from edge.enrolment import post_to
-from edge.hub_clock import hub_clock
+from edge.hub_clock import HubClock, hub_clock
 from edge.outbox import Limits
 from edge.renewal import Renewer
 from edge.session import Pace
@@ -44,6 +44,7 @@ class _Hub:
     """The parts of one hub; its collector is made with the tasks."""
 
     config: HubConfig
+    clock: HubClock
     counts: Counts
     storage: Storage
     uplink: Uplink
@@ -100,7 +101,7 @@ async def run(
         def start(tasks: asyncio.TaskGroup) -> None:
             tasks.create_task(bluez.run())
             for hub in hubs:
-                settings = _collector_settings(hub.config, central or CentralSettings(), pace)
+                settings = _collector_settings(hub, central or CentralSettings(), pace)
                 hub.collector = Collector(
                     settings, bluez, hub.storage, hub.counts, tasks, hub.troubles
                 )
@@ -119,6 +120,7 @@ async def run(
 @asynccontextmanager
 async def _open(config: HubConfig) -> AsyncIterator[_Hub]:
     counts = Counts()
+    clock = hub_clock(config.hub.clock)
     settings = StorageSettings(
         path=config.outbox_path,
         hub=config.hub_id,
@@ -130,6 +132,7 @@ async def _open(config: HubConfig) -> AsyncIterator[_Hub]:
             kept_days=config.outbox.keep_receipted_days,
         ),
         batch_age_s=config.outbox.batch_age_ms / 1000,
+        knows_time=lambda: clock.is_known,
     )
     async with open_storage(settings, counts) as storage:
         uplink_settings = UplinkSettings(
@@ -140,6 +143,7 @@ async def _open(config: HubConfig) -> AsyncIterator[_Hub]:
         renewer = Renewer(config.hub.id, config.identity, post_to(config.enrolment.url), counts)
         yield _Hub(
             config=config,
+            clock=clock,
             counts=counts,
             storage=storage,
             uplink=uplink,
@@ -149,8 +153,9 @@ async def _open(config: HubConfig) -> AsyncIterator[_Hub]:
 
 
 def _collector_settings(
-    config: HubConfig, central: CentralSettings, pace: Pace | None
+    hub: _Hub, central: CentralSettings, pace: Pace | None
 ) -> CollectorSettings:
+    config = hub.config
     return CollectorSettings(
         hub=config.hub_id,
         zone=config.zone,
@@ -159,7 +164,7 @@ def _collector_settings(
         adapters=config.hub.adapters or (None,),
         central=replace(central, is_passive=config.hub.scan == "passive"),
         pace=pace or Pace(),
-        clock=hub_clock(config.hub.clock),
+        clock=hub.clock,
     )
 
 

@@ -96,7 +96,8 @@ class Intake:
     @property
     def is_full(self) -> bool:
         """Whether this session has brought more than any device has to say."""
-        return self.taken + len(self._values) >= VALUES_MAX
+        in_parts = sum(map(len, self._parts.values()))
+        return self.taken + in_parts + len(self._values) >= VALUES_MAX
 
     def put(self, uuid: int, data: bytes, received_at: datetime) -> None:
         """Let a value wait."""

@@ -37,6 +37,7 @@ RESEND_MARGIN_MS = 3_600_000
 """Batches are sent again from this much earlier than asked: the hub's clock is not the store's."""
 DAY_MS = 86_400_000
 NEVER_MS = 1 << 62
+"""Stands for the time of a receipt that came while the hub did not know the time."""
 
 
 class Policy(StrEnum):
@@ -132,6 +133,8 @@ class Outbox:
         self._epoch = file.numbering.epoch
         self._next_sequence = file.numbering.next_sequence
         self._depth = read_depth(file)
+        self._resent = _read_resent(file)
+        """Measurements that wait although they had their receipt."""
 
     @property
     def epoch(self) -> int:
@@ -217,7 +220,7 @@ class Outbox:
         newest = self._batches("newest_batches", limit=limit + len(in_flight))
         return [batch for batch in newest if batch.id not in in_flight][:limit]
 
-    def receipted(self, receipts: Iterable[wire.Receipt], now_ms: int) -> list[wire.Receipt]:
+    def receipted(self, receipts: Iterable[wire.Receipt], now_ms: int | None) -> list[wire.Receipt]:
         """Take the batches that these receipts are for out of the queue; return those that had one.
 
         They are kept aside, to be sent again if somebody asks (`resend`), for the limits' days by
@@ -226,7 +229,7 @@ class Outbox:
         """
         before = self._depth
         known = []
-        records = 0
+        records = resent = 0
         with self._file.transaction():
             for receipt in receipts:
                 key = {"epoch": receipt.epoch, "sequence": receipt.sequence}
@@ -234,12 +237,14 @@ class Outbox:
                 if not rows:
                     continue
                 count, times_receipted = integer(rows[0][0]), integer(rows[0][1])
-                self._file.run("keep_receipted", **key, now_ms=now_ms)
+                at_ms = NEVER_MS if now_ms is None else now_ms
+                self._file.run("keep_receipted", **key, now_ms=at_ms)
                 self._file.run("delete_batch", **key)
                 told = receipt.stored + receipt.duplicate + receipt.quarantined
                 known.append(receipt)
                 records += count
                 if times_receipted:
+                    resent += count
                     continue
                 self._count(
                     {
@@ -250,19 +255,26 @@ class Outbox:
                         Tally.RECEIPTS_MISCOUNTED: int(told != count),
                     }
                 )
-            self._forget_receipted(now_ms)
+            if now_ms is not None:
+                self._file.run("date_receipted", never_ms=NEVER_MS, now_ms=now_ms)
+                self._file.run(
+                    "forget_receipted", before_ms=now_ms - self._limits.kept_days * DAY_MS
+                )
+            self._trim_receipted()
         self._depth = Depth(
             entries=before.entries,
             batches=before.batches - len(known),
             records=before.records - records,
         )
+        self._resent -= resent
         return known
 
     def resend(self, request: ResendRequest) -> int | None:
         """Put the batches receipted since a time back into the queue; return how many.
 
         None: this request was met before. The bytes are the same, so ingest takes what it still has
-        for a redelivery.
+        for a redelivery. They take no room from what never had a receipt: `KEPT_RECORDS_MAX` bounds
+        them.
         """
         before = self._depth
         with self._file.transaction():
@@ -279,6 +291,7 @@ class Outbox:
             batches=before.batches + integer(batches),
             records=before.records + integer(records),
         )
+        self._resent += integer(records)
         return integer(batches)
 
     def tallies(self) -> dict[Tally, int]:
@@ -288,7 +301,7 @@ class Outbox:
     @property
     def _free(self) -> int:
         """The room; negative where the capacity was lowered below what is held."""
-        return self._limits.capacity - self._depth.held
+        return self._limits.capacity - (self._depth.held - self._resent)
 
     def _batches(self, query: str, **values: int) -> list[Batch]:
         return [
@@ -302,9 +315,8 @@ class Outbox:
             for id_, epoch, sequence, count, message in self._file.rows(query, **values)
         ]
 
-    def _forget_receipted(self, now_ms: int) -> None:
-        """Let those go that were kept long enough, and the oldest beyond the bound."""
-        self._file.run("forget_receipted", before_ms=now_ms - self._limits.kept_days * DAY_MS)
+    def _trim_receipted(self) -> None:
+        """Let the oldest beyond the bound go."""
         ((_batches, records),) = self._file.rows("receipted_since", since_ms=-NEVER_MS)
         surplus = integer(records) - KEPT_RECORDS_MAX
         if surplus > 0:
@@ -360,6 +372,11 @@ def read_depth(file: HubFile) -> Depth:
     """Return how much waits in an open file."""
     ((entries, batches, records),) = file.rows("depth")
     return Depth(entries=integer(entries), batches=integer(batches), records=integer(records))
+
+
+def _read_resent(file: HubFile) -> int:
+    ((records,),) = file.rows("resent")
+    return integer(records)
 
 
 def read_tallies(file: HubFile) -> dict[Tally, int]:

@@ -65,7 +65,7 @@ class _Append:
 class StorageSettings:
     """Where the file lies, whose it is, and its limits. `batch_age_s`: how long an item waits.
 
-    `boot` names the machine's boot.
+    `boot` names the machine's boot; `knows_time` tells whether its clock can be believed.
     """
 
     path: Path
@@ -73,6 +73,7 @@ class StorageSettings:
     limits: Limits = field(default_factory=Limits)
     batch_age_s: float = 0.2
     boot: str = field(default_factory=current_boot)
+    knows_time: Callable[[], bool] = lambda: True
 
 
 class Storage:
@@ -165,7 +166,8 @@ class Storage:
         Raises:
             UnavailableError: the disk is failing; the batches stay and are sent again.
         """
-        return await self._on_file(lambda: self._outbox.receipted(receipts, _wall_ms()))
+        now_ms = _wall_ms() if self._settings.knows_time() else None
+        return await self._on_file(lambda: self._outbox.receipted(receipts, now_ms))
 
     async def tallies(self) -> dict[Tally, int]:
         """Return the counts since the file was made."""

@@ -21,6 +21,10 @@ UPDATE hub SET next_sequence = :next_sequence;
 -- How much waits: entries, batches, and measurements in batches.
 SELECT (SELECT count(*) FROM entry), count(*), coalesce(sum(count), 0) FROM batch;
 
+-- name: resent
+-- How many measurements wait although they had their receipt: somebody asked for them.
+SELECT coalesce(sum(count), 0) FROM batch WHERE times_receipted > 0;
+
 -- name: put_entry
 -- Keep one measurement or undecoded payload.
 INSERT INTO entry (kind, received_ms, body) VALUES (:kind, :received_ms, :body);
@@ -74,6 +78,10 @@ WHERE receipted_ms >= :since_ms ORDER BY id;
 -- They wait again.
 DELETE FROM receipted WHERE receipted_ms >= :since_ms;
 
+-- name: date_receipted
+-- The hub knows the time again: what was receipted meanwhile counts from now.
+UPDATE receipted SET receipted_ms = :now_ms WHERE receipted_ms = :never_ms;
+
 -- name: forget_receipted
 -- Kept long enough.
 DELETE FROM receipted WHERE receipted_ms < :before_ms;
@@ -95,7 +103,7 @@ INSERT OR REPLACE INTO request (one, id) VALUES (1, :id);
 
 -- name: oldest_batch
 -- What goes first where a person chose to lose the oldest at capacity.
-SELECT epoch, sequence, count FROM batch ORDER BY id LIMIT 1;
+SELECT epoch, sequence, count FROM batch WHERE times_receipted = 0 ORDER BY id LIMIT 1;
 
 -- name: add_tally
 -- Count on.

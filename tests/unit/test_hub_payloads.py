@@ -264,6 +264,17 @@ def test_a_session_that_brings_more_than_any_device_has_is_cut_off_and_counted()
     assert len(taken.take()) == VALUES_MAX
 
 
+def test_a_payload_whose_segments_bring_nothing_and_never_end_is_cut_off_and_counted() -> None:
+    counts = Counts()
+    taken = Intake(DEVICE, counts, zone=CHINA, has_clock=True)
+    for number in range(VALUES_MAX + 5):
+        header = number % 64 << 2 | (number == 0)
+        taken.put(ghs.LIVE_OBSERVATIONS, bytes((header,)), NOON)
+        taken.take()
+    assert taken.is_full
+    assert counts.lost == 5
+
+
 def packet(device: int, data: bytes) -> Packet:
     return packet_of(Payload(device=device, source=0xFCD2, data=data, received_at=NOON))
 

@@ -10,11 +10,19 @@ from uuid import uuid4
 import pytest
 
 from edge import outbox as outbox_module
-from edge.outbox import Batch, Limits, Order, Outbox, Tally
+from edge.outbox import Batch, Limits, Order, Outbox, Policy, Tally
 from gateway.errors import DecodeError
 from gateway.gatt.times import ms_since_epoch
 from gateway.resend import ResendRequest, decode_resend, encode_resend
-from tests.outboxes import NOON, close_all, measurement, open_outbox, receipt_for
+from tests.outboxes import (
+    NOON,
+    close_all,
+    items_of,
+    measurement,
+    number_of,
+    open_outbox,
+    receipt_for,
+)
 
 DAY = timedelta(days=1)
 
@@ -96,6 +104,50 @@ def test_what_is_kept_is_bounded_and_the_oldest_go(
     batches = [batch_at(outbox, n, NOON + n * DAY) for n in range(5)]
     assert outbox.resend(asked(NOON - DAY)) == 3
     assert keys(outbox.batches(limit=10)) == keys(batches[2:])
+
+
+def test_what_was_receipted_while_the_hub_did_not_know_the_time_comes_again_and_is_kept(
+    tmp_path: Path,
+) -> None:
+    """After a power cut the backlog goes out before the clock is set: its receipts have no time."""
+    outbox = open_outbox(tmp_path, Limits(kept_days=14))
+    outbox.append([measurement(1)])
+    outbox.seal()
+    (batch,) = outbox.batches(limit=10)
+    assert outbox.receipted([receipt_for(batch)], None)
+    batch_at(outbox, 2, NOON)
+    assert outbox.resend(asked(NOON)) == 2
+    outbox.receipted([receipt_for(batch) for batch in outbox.batches(limit=10)], None)
+    batch_at(outbox, 3, NOON + DAY)
+    batch_at(outbox, 4, NOON + 16 * DAY)
+    assert outbox.resend(asked(NOON - DAY)) == 1
+
+
+@pytest.mark.parametrize("policy", Policy)
+def test_what_is_sent_again_takes_no_room_from_what_never_had_a_receipt(
+    tmp_path: Path, policy: Policy
+) -> None:
+    """The archive may still have the one, and has not had the other."""
+    limits = Limits(capacity=3, policy=policy)
+    outbox = open_outbox(tmp_path, limits)
+    again = [batch_at(outbox, n, NOON) for n in range(3)]
+    outbox.append([measurement(3)])
+    outbox.seal()
+    assert outbox.resend(asked(NOON)) == 3
+    assert outbox.append([measurement(4)]) == 1
+    close_all()
+
+    outbox = open_outbox(tmp_path, limits)
+    assert (outbox.room, outbox.depth.held) == (1, 5)
+    assert outbox.append([measurement(5)]) == 1
+    outbox.seal()
+    waiting = outbox.batches(limit=10)
+    assert sorted(number_of(item) for b in waiting for item in items_of(b)) == list(range(6))
+    outbox.receipted([receipt_for(batch) for batch in again], ms_since_epoch(NOON))
+    assert (outbox.room, outbox.depth.held) == (0, 3)
+    tallies = outbox.tallies()
+    assert tallies[Tally.REFUSED] == tallies[Tally.DROPPED] == 0
+    assert outbox.append([measurement(6)]) == (policy is Policy.DROP_OLDEST)
 
 
 def test_the_newest_go_first_where_that_was_chosen(tmp_path: Path) -> None:

@@ -307,19 +307,24 @@ def _begin_feed(connection: Connection) -> None:
 
 
 def _exchange(superuser_dsn: str, database: str, made: str, kept_as: str) -> None:
-    """Give the restored database the name; services come back to it by themselves.
+    """Give the restored database the name, or leave both as they are; services come back by themselves.
 
     Those that run know the registry of the former one: they are told once they can read it no more.
     """
     with _session(superuser_dsn) as admin:
         admin.execute(_named("ALTER DATABASE {} ALLOW_CONNECTIONS false", database))
-        admin.execute(_QUERIES["end_sessions"], {"database": database})
-        with _session(dsn_with(superuser_dsn, dbname=made)) as connection:
-            connection.execute(_QUERIES["registry_is_another"])
-        admin.execute(_QUERIES["end_sessions"], {"database": made})
-        admin.execute(_named("ALTER DATABASE {} RENAME TO {}", database, kept_as))
-        admin.execute(_named("ALTER DATABASE {} RENAME TO {}", made, database))
-        admin.execute(_named("ALTER DATABASE {} ALLOW_CONNECTIONS true", kept_as))
+        try:
+            admin.execute(_QUERIES["end_sessions"], {"database": database})
+            with _session(dsn_with(superuser_dsn, dbname=made)) as connection:
+                connection.execute(_QUERIES["registry_is_another"])
+            admin.execute(_QUERIES["end_sessions"], {"database": made})
+            with translated(), admin.transaction():
+                admin.execute(_named("ALTER DATABASE {} RENAME TO {}", database, kept_as))
+                admin.execute(_named("ALTER DATABASE {} RENAME TO {}", made, database))
+                admin.execute(_named("ALTER DATABASE {} ALLOW_CONNECTIONS true", kept_as))
+        except BaseException:
+            admin.execute(_named("ALTER DATABASE {} ALLOW_CONNECTIONS true", database))
+            raise
 
 
 def _run(

@@ -8,9 +8,11 @@ stored at their time, in one transaction with its audit; the ledger moves with t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -204,19 +206,55 @@ def by_hand(records: Unplaced, by: Slow | Anchor) -> Ints:
 
 
 async def _take(connection: AsyncConnection, choice: Choice) -> Unplaced:
-    """Return the records chosen, locked."""
-    rows = await (
-        await connection.execute(
-            _QUERIES["take_unplaced"],
-            {
-                "device": signed(choice.device),
-                "reasons": [int(reason) for reason in REASONS],
-                "after": 0,
-                "limit": RECORDS_MAX + 1,
-            },
+    """Return the records chosen, locked with all that were looked at."""
+    parts: list[Unplaced] = []
+    after = 0
+    while True:
+        rows = await _waiting(connection, choice.device, after)
+        if rows:
+            parts.append(_chosen(rows, choice))
+            after = rows[-1][0]
+        _require_few(parts)
+        if len(rows) <= RECORDS_MAX:
+            break
+    if not any(len(part.quarantine_id) for part in parts):
+        address = device_address(choice.device)
+        raise UsageError(
+            f"没有等待定时的记录 / no record of {address} waits for a time (in that range): 请查看 / see "
+            f"`hearth quarantine list --device {address}`"
         )
-    ).fetchall()
-    address = device_address(choice.device)
+    return Unplaced(
+        device_id=parts[0].device_id,
+        quarantine_id=np.concatenate([part.quarantine_id for part in parts]),
+        received_ms=np.concatenate([part.received_ms for part in parts]),
+        device_ms=np.concatenate([part.device_ms for part in parts]),
+        time_type=np.concatenate([part.time_type for part in parts]),
+    )
+
+
+async def _waiting(connection: AsyncConnection, device: int, after: int) -> list[tuple[Any, ...]]:
+    rows = await connection.execute(
+        _QUERIES["take_unplaced"],
+        {
+            "device": signed(device),
+            "reasons": [int(reason) for reason in REASONS],
+            "after": after,
+            "limit": RECORDS_MAX + 1,
+        },
+    )
+    return await rows.fetchall()
+
+
+def _require_few(parts: Sequence[Unplaced]) -> None:
+    if sum(len(part.quarantine_id) for part in parts) > RECORDS_MAX:
+        raise UsageError(
+            f"记录过多 / more than {RECORDS_MAX} records: 请用 --from 和 --to 分段 / choose fewer with "
+            "--from and --to"
+        )
+
+
+def _chosen(rows: Sequence[tuple[Any, ...]], choice: Choice) -> Unplaced:
+    """Return those of the rows of `take_unplaced` whose own time is in the range."""
     content = np.frombuffer(b"".join(row[2] for row in rows), RECORD_DTYPE)
     device_ms = content["device_time_ms"].astype(np.int64)
     time_type = content["time_flags"] & np.uint8(wire.TIME_TYPE_MASK)
@@ -226,16 +264,6 @@ async def _take(connection: AsyncConnection, choice: Choice) -> Unplaced:
         if bound is not None:
             bound_ms = ms_since_epoch(bound.replace(tzinfo=UTC))
             chosen &= (device_ms != wire.NO_TIME) & keeps(device_ms, bound_ms)
-    if not chosen.any():
-        raise UsageError(
-            f"没有等待定时的记录 / no record of {address} waits for a time (in that range): 请查看 / see "
-            f"`hearth quarantine list --device {address}`"
-        )
-    if chosen.sum() > RECORDS_MAX:
-        raise UsageError(
-            f"记录过多 / more than {RECORDS_MAX} records: 请用 --from 和 --to 分段 / choose fewer with "
-            "--from and --to"
-        )
     received_ms = np.array([ms_since_epoch(row[1]) for row in rows], np.int64)
     return Unplaced(
         device_id=rows[0][3],

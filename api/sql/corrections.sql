@@ -134,7 +134,8 @@ ORDER BY c.correction_id DESC
 LIMIT %(limit)s
 
 -- name: changed_since
--- A link of the slot that was entered since, by a later correction (its number) or by hand (null).
+-- Whether the slot's links were changed since, by a later correction (its number) or by hand (null): a link in
+-- the period, or what the correction left of one beside it, which would be said again as it was.
 SELECT there.made_by
 FROM (
     SELECT device_id, user_slot, during, made_by, recorded_at, superseded_at FROM link
@@ -150,6 +151,16 @@ WHERE there.device_id = %(device_id)s
         there.made_by > undone.correction_id
         OR (there.made_by IS NULL AND there.recorded_at > undone.made_at)
     )
+UNION ALL
+SELECT ours.superseded_by
+FROM (
+    SELECT made_by, superseded_at, superseded_by FROM link
+    UNION ALL
+    SELECT made_by, superseded_at, superseded_by FROM shared_link
+) AS ours
+WHERE ours.made_by = %(undoes)s
+    AND ours.superseded_at IS NOT NULL
+    AND NOT EXISTS (SELECT FROM correction AS u WHERE u.undoes = ours.superseded_by)
 LIMIT 1
 
 -- name: unmake_links

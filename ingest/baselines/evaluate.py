@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from gateway.gatt.times import from_ms
+from gateway.gatt.times import from_ms, ms_since_epoch
 from gateway.platform.changes import record_change, summarised
 from gateway.platform.postgres import (
     AsyncConnection,
@@ -34,7 +34,7 @@ LOADED_MAX = 2_000
 DUE_MAX = 500
 """So many notes of what is due are taken up in one go."""
 READINGS_MAX = 5_000
-"""Between the two times of a note so many readings are looked at."""
+"""Between the two times of a note so many readings are looked at; the others are noted anew."""
 
 _QUERIES = load_queries(Path(__file__).parent.parent / "sql" / "baselines.sql")
 
@@ -152,6 +152,7 @@ async def _evaluate(
         value=_values(rows, 7)[order],
         asked=asked != 0,
     )
+    await _note_rest(connection, sign, series, due)
     marked = np.where(unusual(series), flags | FLAG_UNUSUAL, flags & ~FLAG_UNUSUAL)
     differs = series.asked & (marked != flags)
     if differs.any():
@@ -173,6 +174,30 @@ async def _evaluate(
         changed = summarised(resident[differs], np.full(differs.sum(), sign.code), at_ms[differs])
         await record_change(connection, changed, now_ms)
     return int(differs.sum())
+
+
+async def _note_rest(
+    connection: AsyncConnection, sign: VitalSign, series: Series, due: Sequence[tuple[Any, ...]]
+) -> None:
+    """Note what is due anew from the last reading on, where there may be more than were read."""
+    rest = []
+    for _sign, resident, from_at, to_at in due:
+        key = resident << 8 | sign.code
+        first, end = np.searchsorted(series.key, key), np.searchsorted(series.key, key, "right")
+        within = series.at_ms[first:end][series.asked[first:end]]
+        within = within[within <= ms_since_epoch(to_at)]
+        if len(within) >= READINGS_MAX and within[-1] > ms_since_epoch(from_at):
+            rest.append((resident, from_ms(int(within[-1])), to_at))
+    if rest:
+        await connection.execute(
+            _QUERIES["note_rest"],
+            {
+                "sign": sign.code,
+                "residents": [resident for resident, _from_at, _to_at in rest],
+                "from_at": [from_at for _resident, from_at, _to_at in rest],
+                "to_at": [to_at for _resident, _from_at, to_at in rest],
+            },
+        )
 
 
 def _integers(rows: Sequence[tuple[Any, ...]], width: int) -> Ints:

@@ -30,6 +30,14 @@ FROM taken
 GROUP BY sign, resident_id
 ORDER BY sign, resident_id
 
+-- name: note_rest
+-- What was too much to look at in one go.
+INSERT INTO baseline_due (resident_id, sign, from_at, to_at)
+SELECT given.resident_id, %(sign)s, given.from_at, given.to_at
+FROM unnest(
+    %(residents)s::integer[], %(from_at)s::timestamptz[], %(to_at)s::timestamptz[]
+) AS given (resident_id, from_at, to_at)
+
 -- name: all_due
 -- Everything that is stored is due.
 INSERT INTO baseline_due (resident_id, sign, from_at, to_at)

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gateway.errors import UsageError
+from gateway.errors import UnavailableError, UsageError
 from gateway.platform.changes import Changed, Place, record_change, summarised
 from gateway.platform.embedded.database import NAME, SUPERUSER, Database
 from gateway.platform.embedded.packages import Packages
 from gateway.platform.postgres import connect, connect_blocking, sql
-from ingest.backup import Tools, backup, backup_keys, read_facts, restore
+from ingest.backup import Tools, _exchange, backup, backup_keys, read_facts, restore
 from ingest.ledger import read_ledger
 from ingest.verdicts import Verdict
 from tests.feeds import settled_changes
@@ -119,6 +119,15 @@ def test_a_worker_that_runs_on_knows_nothing_of_what_was_registered_after_the_ba
         hub.publish(a_message(a_pressure(device=STRANGER), sequence=2))
         assert hub.receipts()[2].quarantined == 1
     assert query(database, "SELECT reason FROM quarantine") == [(Verdict.DEVICE_UNKNOWN,)]
+
+
+def test_where_the_names_cannot_be_exchanged_the_database_in_use_stays_open(
+    database: str, database_server: Database
+) -> None:
+    url = database_server.url(SUPERUSER, SUPERUSER)
+    with pytest.raises(UnavailableError):
+        _exchange(url, database.rpartition("/")[2], "never_made", "never_kept")
+    assert query(database, "SELECT 1") == [(1,)]
 
 
 def test_a_backup_comes_back_on_another_server_s_empty_database(

@@ -254,6 +254,29 @@ async def test_undo_is_refused_when_a_link_was_entered_since(admin: Connection) 
         undo(admin, done.correction_id, BY)
 
 
+async def test_undo_is_refused_when_what_it_left_of_a_link_was_changed_since(
+    admin: Connection,
+) -> None:
+    """It would say the whole link again: an owner who gave the device back had it for ever."""
+    done = move(admin, from_at=NOON, until_at=NOON + HOUR)
+    end_link(admin, CUFF_ADDRESS, 255, NOON + HOUR * 24)
+    links = list_links(admin, device=CUFF_ADDRESS)
+    with pytest.raises(UsageError, match="link list"):
+        undo(admin, done.correction_id, BY)
+    assert list_links(admin, device=CUFF_ADDRESS) == links
+
+
+async def test_undo_is_refused_when_what_it_left_of_a_link_was_reassigned_since(
+    admin: Connection,
+) -> None:
+    first = move(admin, from_at=NOON, until_at=NOON + HOUR)
+    second = move(admin, from_at=NOON + HOUR * 24, until_at=NOON + HOUR * 25)
+    with pytest.raises(UsageError, match=f"device undo {second.correction_id}"):
+        undo(admin, first.correction_id, BY)
+    undo(admin, second.correction_id, BY)
+    undo(admin, first.correction_id, BY)
+
+
 @pytest.mark.parametrize(
     ("wanted", "who", "says"),
     [

@@ -149,6 +149,21 @@ async def test_a_range_of_the_devices_own_time_chooses(
     assert [at for at, _quality in stored(database)] == HOURS[1:2]
 
 
+async def test_a_range_chooses_among_more_records_than_are_placed_at_once(
+    connection: AsyncConnection, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the refusal of too many says: with a range. It may begin behind the first so many."""
+    monkeypatch.setattr("ingest.retime.RECORDS_MAX", 1)
+    await committed(Store(connection), a_message(*[unplaced(at) for at in HOURS]))
+    own = [(at - BEHIND + timedelta(hours=8)).replace(tzinfo=None) for at in HOURS]
+    with pytest.raises(UsageError, match="--from"):
+        await retimed(connection, Slow(by=BEHIND, zone=CHINA))
+    last = Choice(device=CUFF, from_time=own[2])
+    done = await retimed(connection, Slow(by=BEHIND, zone=CHINA), choice=last)
+    assert (done.chosen, done.replayed.stored) == (1, 1)
+    assert [at for at, _quality in stored(database)] == HOURS[2:]
+
+
 async def test_what_is_placed_but_still_unlinked_keeps_its_time_for_its_link(
     connection: AsyncConnection, database: str
 ) -> None:

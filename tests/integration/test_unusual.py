@@ -119,6 +119,18 @@ async def test_a_new_worker_loads_what_is_usual(
     assert marked(database) == list(ODD_DAYS)
 
 
+async def test_more_readings_than_are_looked_at_at_once_are_looked_at_in_turn(
+    worker: AsyncConnection, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ingest.baselines.evaluate.READINGS_MAX", 8)
+    await stored(worker, *a_month())
+    await evaluate_due(worker)
+    while (await evaluate_due(worker))[0]:
+        pass
+    assert marked(database) == list(ODD_DAYS)
+    assert query(database, "SELECT count(*) FROM baseline_due") == [(0,)]
+
+
 async def test_what_is_unusual_for_one_may_be_usual_for_another(
     worker: AsyncConnection, database: str
 ) -> None:

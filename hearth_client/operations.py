@@ -83,7 +83,7 @@ class Client(Transport):
         )
 
     def read_copy(self, resident: str) -> bytes:
-        """Return all that is kept of a resident as one archive file (ZIP with JSON and CSV)."""
+        """Return all that is kept of a resident as one archive file (ZIP with JSON, CSV and FHIR)."""
         return self.content("GET", f"/api/v1/residents/{path_segment(resident)}/copy")
 
     def list_residents(self, *, after: str | None = None, limit: int | None = None) -> PageResident:

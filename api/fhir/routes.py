@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Annotated
 from urllib.parse import urlencode
@@ -12,7 +13,7 @@ import orjson
 from fastapi import APIRouter, Depends, Path, Request
 from fastapi.responses import JSONResponse, Response
 
-from api.access import CurrentPrincipal, Principal
+from api.access import CurrentPrincipal, ForbiddenError, Principal
 from api.archive import Archive, UnknownResidentError
 from api.fhir.access import READ, SEARCH, has_scope, parts_for, require_scope
 from api.fhir.asked import (
@@ -33,6 +34,7 @@ from api.fhir.observations import Made
 from api.fhir.outcomes import (
     Finding,
     Issue,
+    OutcomeError,
     not_found,
     outcome,
     patient_not_named,
@@ -50,6 +52,7 @@ from api.fhir.resources import (
 from api.fhir.search import (
     COUNT_MAX,
     CURSOR,
+    IDS_MAX,
     ObservationId,
     Search,
     device_of,
@@ -461,23 +464,34 @@ async def _patients(
         more = records[count - 1].id if len(records) > count else None
         found = [patient(record) for record in records[:count]]
         return _searchset(request, "Patient", list(used.items()), found, after=more)
-    residents = {_identified(value) for value in asked}
+    residents = sorted(set.intersection(*map(_identified, asked)))
     found = []
-    if len(residents) == 1:
+    for resident in residents:
         try:
-            record = await store.patient(principal, residents.pop())
+            record = await store.patient(principal, resident)
         except UnknownResidentError:
-            record = None
-        found = [] if record is None else [patient(record)]
-    used = {"_id": str(found[0]["id"])} if found else {}
+            continue
+        except ForbiddenError:
+            if len(residents) == 1:
+                raise
+            continue  # of several those that may be seen
+        if record is not None:
+            found.append(patient(record))
+    used = {"_id": ",".join(str(one["id"]) for one in found)} if found else {}
     return _searchset(request, "Patient", list(used.items()), found)
 
 
-def _identified(value: str) -> UUID:
-    (token, *_others) = parse_tokens(value)
-    if token.system not in {None, RESIDENT_ID}:
-        return UUID(int=0)
-    return uuid_of(token.code or "")
+def _identified(value: str) -> set[UUID]:
+    """Return whom any of the tokens of a parameter may mean; one that is no id means nobody."""
+    tokens = parse_tokens(value)
+    if len(tokens) > IDS_MAX:
+        raise OutcomeError(Issue.TOO_COSTLY, f"最多 / at most {IDS_MAX}", parameter="_id")
+    found = set()
+    for token in tokens:
+        with suppress(ValueError):
+            if token.system in {None, RESIDENT_ID}:
+                found.add(UUID(token.code or ""))
+    return found
 
 
 async def _one(request: Request, store: FhirStore, principal: Principal, text: str) -> Made:

@@ -144,6 +144,8 @@ class Evaluator:
         for step in steps:
             alert = step.alert if device is None else replace(step.alert, device=device)
             alert_id = await self._write_alert(rule, rule_id, resident, alert)
+            if alert_id is None:
+                continue
             for what in step.told:
                 await self._tell(alert_id, what, aloud=not step.alert.is_note)
                 told.append(what)
@@ -230,7 +232,10 @@ class Evaluator:
             values[name][np.searchsorted(who, resident)] = limit
         return Targets(resident=who, values=values)
 
-    async def _write_alert(self, rule: str, rule_id: int, resident: int, alert: Alert) -> int:
+    async def _write_alert(
+        self, rule: str, rule_id: int, resident: int, alert: Alert
+    ) -> int | None:
+        """Return the alert's number; None: the resident was erased meanwhile."""
         episode = alert.episode
         columns = {
             "alert_id": alert.alert_id,
@@ -253,8 +258,8 @@ class Evaluator:
             await self._connection.execute(QUERIES["change_alert"], columns)
             return alert.alert_id
         cursor = await self._connection.execute(QUERIES["add_alert"], columns)
-        ((alert_id,),) = await cursor.fetchall()
-        return int(alert_id)
+        row = await cursor.fetchone()
+        return None if row is None else int(row[0])
 
     async def _tell(self, alert_id: int, what: What, *, aloud: bool) -> None:
         cursor = await self._connection.execute(

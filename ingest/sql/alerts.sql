@@ -91,16 +91,18 @@ ORDER BY resident_id, started_at
 FOR UPDATE
 
 -- name: add_alert
--- A new episode.
+-- A new episode; none of a resident who was erased since the readings were read.
 INSERT INTO alert (
     resident_id, rule, rule_id, started_at, last_at, cleared_at, alarm_at, stage, readings, peak,
     is_note, state, sign, device_id
 )
-VALUES (
-    %(resident_id)s, %(rule)s, %(rule_id)s, %(started_at)s, %(last_at)s, %(cleared_at)s,
-    %(alarm_at)s, %(stage)s, %(readings)s, %(peak)s, %(is_note)s, %(state)s, %(sign)s,
-    %(device_id)s
-)
+SELECT
+    resident_id, %(rule)s, %(rule_id)s, %(started_at)s::timestamptz, %(last_at)s::timestamptz,
+    %(cleared_at)s::timestamptz, %(alarm_at)s::timestamptz, %(stage)s, %(readings)s,
+    %(peak)s::double precision, %(is_note)s, %(state)s, %(sign)s::smallint, %(device_id)s::integer
+FROM resident
+WHERE resident_id = %(resident_id)s AND erased_at IS NULL
+FOR SHARE
 RETURNING alert_id
 
 -- name: change_alert

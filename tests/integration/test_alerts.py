@@ -15,6 +15,7 @@ from uuid import UUID
 import numpy as np
 import pytest
 
+from api.erasure import erase
 from api.resident_merge import merge, unmerge
 from gateway.errors import UsageError
 from gateway.guidelines.alerts import DEFAULT_RULES
@@ -26,7 +27,7 @@ from gateway.vitals import BY_NAME
 from ingest.alerts import desk
 from ingest.alerts.app import Work, catch_up, follow
 from ingest.alerts.evaluator import Evaluator
-from ingest.alerts.reconcile import State
+from ingest.alerts.reconcile import State, reconcile
 from ingest.alerts.rules import (
     QUERIES,
     SILENCE,
@@ -409,3 +410,18 @@ async def test_a_mark_of_a_double_entry_holds_for_the_one_that_has_its_readings(
         assert await silences() == [(101, "open", since)]
         merge(session, who[102], who[101], "entered twice")
         assert await silences() == [(101, "withdrawn", since), (102, "open", since)]
+
+
+async def test_no_alert_is_raised_for_whoever_was_erased_since_the_readings_were_read(
+    connection: AsyncConnection, database: str
+) -> None:
+    """An erasure waits for no evaluation that has read and not written yet; this one writes behind it."""
+    await arrive(connection, [severe(NOW - timedelta(minutes=9))])
+    evaluator = Evaluator(connection)
+    (alert,) = (await evaluator.alerts_of("pressure-crisis", [101]))[101]
+    with connect_blocking(database, application="hearth-tests", autocommit=True) as session:
+        rule_id = {found.rule.name: found.rule_id for found in rules_in_force(session)}
+        erase(session, public_ids(database)[101], "asked for")
+    steps = reconcile([alert.episode], [], round(NOW.timestamp() * 1000))
+    assert await evaluator.write("pressure-crisis", rule_id["pressure-crisis"], 101, steps) == []
+    assert (alerts(database), events(database)) == ([], [])

@@ -12,6 +12,7 @@ from urllib.parse import parse_qsl, urlsplit
 import httpx
 import pytest
 
+from api.fhir.search import IDS_MAX
 from gateway.measurement import Measurement
 from gateway.quantity import Absent
 from gateway.vitals import BY_NAME
@@ -463,6 +464,23 @@ async def test_another_residents_observations_are_not_among_them(
     (mine,) = await found(api, database, code="29463-7")
     both = await searched(api, patient=str(other), _id=mine["id"])
     assert "entry" not in both
+
+
+async def test_patients_are_found_by_any_of_several_ids(
+    database: str, api: httpx.AsyncClient
+) -> None:
+    own, other = str(public_id(database)), str(public_id(database, OTHER_RESIDENT))
+    nobody = "00000000-0000-4000-8000-00000000000f"
+    for asked, ids in (
+        ({"_id": f"{own},{other},{nobody},{own}"}, {own, other}),
+        ({"_id": f"{own},{other}", "identifier": other}, {other}),
+        ({"_id": f"{nobody},nothing"}, set()),
+    ):
+        bundle = (await api.get("/fhir/Patient", params=asked)).json()
+        told = [entry["resource"]["id"] for entry in bundle.get("entry", [])]
+        assert (set(told), len(told)) == (ids, len(ids)), asked
+    many = ",".join([own] * (IDS_MAX + 1))
+    assert (await api.get("/fhir/Patient", params={"_id": many})).status_code in {400, 414}
 
 
 async def test_a_search_by_ids_holds_to_what_else_it_asks_for(

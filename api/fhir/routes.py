@@ -61,7 +61,7 @@ from api.fhir.search import (
     reference_id,
 )
 from api.fhir.statistics import parse_asked, stats_document
-from api.fhir.store import FhirStore, Found
+from api.fhir.store import DeviceRecord, FhirStore, Found
 from api.fhir.tokens import alternatives, parse_tokens
 from api.fhir.vocabulary import MEDIA_TYPE, RESIDENT_ID
 from api.issuer.issuer import Issuer
@@ -207,15 +207,17 @@ async def search_devices(
 ) -> Response:
     """Find devices by their ids or by whose they are."""
     require_scope(principal, "Device", SEARCH)
-    found: list[Resource] = []
+    named: list[list[DeviceRecord]] = []
     used = known(request, query(request), {"_id", "patient", "_count", CURSOR})
     for name, value in used:
         if name == "_id":
             addresses = [a for a in map(device_of, alternatives(value)) if a is not None]
-            found += [device(record) for record in await store.devices(principal, addresses)]
+            named.append(await store.devices(principal, addresses))
         elif name == "patient":
             resident = uuid_of(reference_id(value, "Patient"))
-            found += [device(record) for record in await store.devices_of(principal, resident)]
+            named.append(await store.devices_of(principal, resident))
+    first, *others = named or [[]]
+    found = [device(record) for record in first if all(record in other for other in others)]
     return _paged(request, "Device", used, found)
 
 

@@ -466,6 +466,19 @@ async def test_another_residents_observations_are_not_among_them(
     assert "entry" not in both
 
 
+async def test_devices_are_those_that_all_parameters_name(
+    database: str, api: httpx.AsyncClient
+) -> None:
+    own, other = public_id(database), public_id(database, OTHER_RESIDENT)
+    for asked, ids in (
+        (f"patient={own}", ["C026DA010203", "C026DA040506"]),
+        (f"patient={own}&_id=C026DA010203", ["C026DA010203"]),
+        (f"patient={other}&_id=C026DA010203", []),
+    ):
+        bundle = (await api.get(f"/fhir/Device?{asked}")).json()
+        assert [e["resource"]["id"] for e in bundle.get("entry", [])] == ids, asked
+
+
 async def test_patients_are_found_by_any_of_several_ids(
     database: str, api: httpx.AsyncClient
 ) -> None:

@@ -28,6 +28,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api.access import Principal
 from api.problems import problem
 from api.routes.parameters import PREFIX
+from gateway.errors import UnavailableError
+from gateway.platform.logs import get_logger
 from gateway.platform.postgres import (
     AsyncConnection,
     AsyncConnectionPool,
@@ -68,6 +70,8 @@ _WRITE = re.compile(
 )
 _KEPT_HEADERS = ("content-type", "location", "etag")
 _QUERIES = load_queries(Path(__file__).parent / "sql" / "idempotency.sql")
+
+_log = get_logger(__name__)
 
 Pool = AsyncConnectionPool[AsyncConnection[TupleRow]]
 
@@ -149,11 +153,19 @@ class Idempotent:
         )
 
     async def _act(self, claim: _Claim, scope: Scope, body: bytes, send: Send) -> None:
-        answer = _Captured(send)
+        """Act, and answer once that is kept: who hears of it may send the key again at once."""
+        answer = _Captured()
         try:
             await self._app(scope, _replayed(body), answer.send)
         finally:
-            await self._settle(claim, answer)
+            try:
+                await self._settle(claim, answer)
+            except UnavailableError as error:
+                _log.warning(
+                    "answer_not_kept", why=str(error)
+                )  # it is under way, for `UNANSWERED_S`
+        for message in answer.messages:
+            await send(message)
 
     async def _settle(self, claim: _Claim, answer: _Captured) -> None:
         failed = answer.status is None or answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR
@@ -185,13 +197,13 @@ async def forget_old_answers(pool: Pool) -> None:
 
 
 class _Captured:
-    """Passes an answer on and keeps a copy."""
+    """Holds an answer; a write's is short."""
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self) -> None:
         self.status: int | None = None
         self.headers: Mapping[str, str] = {}
         self.body = bytearray()
-        self._send = send
+        self.messages: list[Message] = []
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -200,7 +212,7 @@ class _Captured:
             self.headers = {name: headers[name] for name in _KEPT_HEADERS if name in headers}
         elif message["type"] == "http.response.body" and len(self.body) <= ANSWER_BYTES_MAX:
             self.body += message.get("body", b"")
-        await self._send(message)
+        self.messages.append(message)
 
 
 async def _whole_body(receive: Receive) -> bytes:

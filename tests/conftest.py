@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+import pytest
 from hypothesis import settings
 
 from gateway.cli.test import TEST_HOME
@@ -21,6 +22,17 @@ KEPT = ("HEARTH_HOME", "HEARTH_DEBIAN_MIRROR", TEST_HOME)
 
 settings.register_profile("hearth", deadline=None)  # a busy machine is no failure
 settings.load_profile("hearth")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the tests that are allowed the longest: at the end they would run alone."""
+    items.sort(key=_allowed_s, reverse=True)
+
+
+def _allowed_s(item: pytest.Item) -> float:
+    marker = item.get_closest_marker("timeout")
+    return float(marker.args[0]) if marker and marker.args else 0.0
 
 
 def pytest_configure() -> None:

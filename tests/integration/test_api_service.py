@@ -145,12 +145,12 @@ async def test_the_ledger_accounts_for_every_hub(database: str, api: httpx.Async
     assert idle["balanced"]
 
 
-@pytest.mark.parametrize("table", ["home", "resident", "link", "measurement", "account", "change"])
-async def test_nothing_can_be_written_through_the_archive(database: str, table: str) -> None:
-    insert = sql.SQL("INSERT INTO {} DEFAULT VALUES").format(sql.Identifier(table))
+async def test_nothing_can_be_written_through_the_archive(database: str) -> None:
     async with open_archive(as_api(database)) as archive, archive.connection() as connection:
-        with pytest.raises(InsufficientPrivilege, match="permission denied"):
-            await connection.execute(insert)
+        for table in ("home", "resident", "link", "measurement", "account", "change"):
+            insert = sql.SQL("INSERT INTO {} DEFAULT VALUES").format(sql.Identifier(table))
+            with pytest.raises(InsufficientPrivilege, match=f"permission denied for table {table}"):
+                await connection.execute(insert)
 
 
 async def test_a_statement_that_takes_too_long_is_given_up(
@@ -402,9 +402,12 @@ def test_the_command_says_which_port_is_taken(database: str, tmp_path: Path) -> 
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize(
-    ("proxies", "forwarded", "origin"),
-    [
+async def test_the_audit_tells_where_a_read_came_from_by_proxies_of_ours_only(
+    database: str,
+) -> None:
+    enter_registry(database)
+    path = f"{API}/residents/{public_id(database)}/latest"
+    cases = (
         ((), "198.51.100.7", LOOPBACK),
         (("10.0.0.1",), "198.51.100.7", LOOPBACK),
         ((LOOPBACK,), "198.51.100.7", "198.51.100.7"),
@@ -413,18 +416,15 @@ def test_the_command_says_which_port_is_taken(database: str, tmp_path: Path) -> 
         ((LOOPBACK,), "2001:DB8::1", "2001:db8::1"),
         ((LOOPBACK,), "x" * 3000, None),
         ((LOOPBACK,), None, LOOPBACK),
-    ],
-)
-async def test_the_audit_tells_where_a_read_came_from_by_proxies_of_ours_only(
-    database: str, proxies: tuple[str, ...], forwarded: str | None, origin: str | None
-) -> None:
-    enter_registry(database)
-    async with served(database, proxies=proxies) as api:
+    )
+    for proxies, forwarded, _origin in cases:
         headers = {} if forwarded is None else {"X-Forwarded-For": forwarded}
-        path = f"{API}/residents/{public_id(database)}/latest"
-        assert (await api.get(path, headers=headers)).status_code == 200
-    found = query(database, "SELECT origin FROM audit WHERE action = 'measurement.latest'")
-    assert found == [(origin,)]
+        async with served(database, proxies=proxies) as api:
+            assert (await api.get(path, headers=headers)).status_code == 200
+    found = query(
+        database, "SELECT origin FROM audit WHERE action = 'measurement.latest' ORDER BY audit_id"
+    )
+    assert [origin for (origin,) in found] == [origin for _proxies, _forwarded, origin in cases]
 
 
 async def test_who_bears_no_token_has_the_rate_of_their_address(database: str) -> None:

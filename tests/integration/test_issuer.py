@@ -174,14 +174,12 @@ async def test_a_code_of_full_width_digits_is_a_code(world: World) -> None:
     assert "code" in told(await sign_in(world, **typed, code=wide))
 
 
-@pytest.mark.parametrize("code", ["é", "中文", "12345", "0" * 2000])
-async def test_a_code_that_is_none_is_a_wrong_attempt_like_any_other(
-    world: World, code: str
-) -> None:
+async def test_a_code_that_is_none_is_a_wrong_attempt_like_any_other(world: World) -> None:
     typed = {"login": "staff", "password": world.staff.password or ""}
-    assert (await sign_in(world, **typed, code=code)).status_code == 403
+    for code in ("é", "中文", "12345", "0" * 2000):
+        assert (await sign_in(world, **typed, code=code)).status_code == 403
     failures = query(world.dsn, "SELECT sum(failures) FROM issuer.credential")
-    assert failures == [(1,)], "else the right password could be found without being locked out"
+    assert failures == [(4,)], "else the right password could be found without being locked out"
 
 
 async def test_a_locked_account_takes_as_long_to_refuse_as_any_other(
@@ -380,33 +378,33 @@ async def test_a_services_assertion_that_is_not_good_is_refused(
     assert (await as_service(world, assertion(**changed))).status_code == 401
 
 
-@pytest.mark.parametrize(
-    ("head", "claims"),
-    [
-        ({"kid": 5}, {}),
-        ({"kid": ["x"]}, {}),
-        ({"alg": "HS256"}, {}),
-        ({"alg": "none"}, {}),
-        ({"alg": 7}, {}),
-        ({"alg": "RS256"}, {}),
-        ({"crit": ["exp"]}, {}),
-        ({}, {"sub": "hospital\0"}),
-        ({}, {"sub": "\ud800"}),
-        ({}, {"sub": 5}),
-        ({}, {"sub": {"a": 1}}),
-        ({}, {"exp": "soon"}),
-    ],
+STRANGE: tuple[tuple[dict[str, object], dict[str, object]], ...] = (
+    ({"kid": 5}, {}),
+    ({"kid": ["x"]}, {}),
+    ({"alg": "HS256"}, {}),
+    ({"alg": "none"}, {}),
+    ({"alg": 7}, {}),
+    ({"alg": "RS256"}, {}),
+    ({"crit": ["exp"]}, {}),
+    ({}, {"sub": "hospital\0"}),
+    ({}, {"sub": "\ud800"}),
+    ({}, {"sub": 5}),
+    ({}, {"sub": {"a": 1}}),
+    ({}, {"exp": "soon"}),
 )
-async def test_an_assertion_of_a_strange_form_is_refused_like_any_wrong_one(
-    world: World, head: dict[str, object], claims: dict[str, object]
-) -> None:
-    said: list[dict[str, object]] = [
-        {"alg": "ES256", "typ": "JWT", "kid": SERVICE_KEY.kid} | head,
-        {"iss": "hospital", "sub": "hospital", "aud": ISSUER, "jti": "1"} | claims,
-    ]
-    parts = [urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=").decode() for part in said]
-    response = await as_service(world, ".".join([*parts, "c2lnbmF0dXJl"]))
-    assert (response.status_code, response.json()["error"]) == (401, "invalid_client")
+
+
+async def test_an_assertion_of_a_strange_form_is_refused_like_any_wrong_one(world: World) -> None:
+    for head, claims in STRANGE:
+        said: list[dict[str, object]] = [
+            {"alg": "ES256", "typ": "JWT", "kid": SERVICE_KEY.kid} | head,
+            {"iss": "hospital", "sub": "hospital", "aud": ISSUER, "jti": "1"} | claims,
+        ]
+        parts = [
+            urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=").decode() for part in said
+        ]
+        response = await as_service(world, ".".join([*parts, "c2lnbmF0dXJl"]))
+        assert (response.status_code, response.json()["error"]) == (401, "invalid_client"), said
 
 
 async def test_a_services_assertion_is_good_once_and_its_scopes_are_bounded(world: World) -> None:

@@ -17,12 +17,7 @@ from api.access import Role
 from api.issuer.passwords import Vault, hash_password, new_password, new_totp_secret, totp_uri
 from api.issuer.tokens import Account
 from gateway.errors import DataError, UsageError
-from gateway.platform.audit import (
-    AuditEvent,
-    audit_command,
-    command_actor,
-    write_audit_blocking,
-)
+from gateway.platform.audit import audit_command, command_actor
 from gateway.platform.postgres import (
     Connection,
     Jsonb,
@@ -428,12 +423,10 @@ def _require_residents(connection: Connection, residents: Sequence[UUID]) -> Non
 
 
 def _audit(connection: Connection, action: str, **detail: object) -> None:
-    actor, origin = command_actor()
     told = {
         name: str(value) if isinstance(value, UUID) else value for name, value in detail.items()
     }
-    event = AuditEvent(actor=actor, action=action, origin=origin, detail=told)
-    write_audit_blocking(connection, [event])
+    audit_command(connection, action, detail=told)
 
 
 def _list(connection: Connection, row: type[_Row], query: str, **parameters: object) -> list[_Row]:

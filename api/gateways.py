@@ -7,7 +7,7 @@ from pathlib import Path
 
 from api import registry
 from gateway.errors import UsageError
-from gateway.platform.audit import AuditEvent, command_actor, write_audit_blocking
+from gateway.platform.audit import audit_command
 from gateway.platform.postgres import Connection, load_queries, translated
 
 _QUERIES = load_queries(Path(__file__).parent / "sql" / "gateways.sql")
@@ -30,7 +30,4 @@ def stand_in(connection: Connection, hub: str, service: str) -> None:
         raise UsageError(
             f"无此服务或网关, 或网关已有用途 / no such service or hub, or the hub is in use: {name}"
         )
-    actor, origin = command_actor()
-    detail = {"hub": name, "service": service}
-    event = AuditEvent(actor=actor, action="hub.stand_in", origin=origin, detail=detail)
-    write_audit_blocking(connection, [event])
+    audit_command(connection, "hub.stand_in", detail={"hub": name, "service": service})

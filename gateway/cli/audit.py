@@ -13,15 +13,7 @@ import typer
 from gateway.cli.admin.options import TIME_HELP, AsJson, moment_of, open_archive
 from gateway.cli.tables import show
 from gateway.errors import UsageError
-from gateway.platform.audit import (
-    KEPT_DAYS_MIN,
-    AuditEvent,
-    Notary,
-    audit_shown,
-    command_actor,
-    list_audit,
-    write_audit_blocking,
-)
+from gateway.platform.audit import KEPT_DAYS_MIN, Notary, audit_command, audit_shown, list_audit
 from gateway.platform.settings import load_settings
 
 LIMIT_DEFAULT = 100
@@ -101,9 +93,5 @@ def prune(
         )
     with open_archive() as connection:
         removed = Notary(load_settings().home).prune(connection, before or latest)
-        actor, origin = command_actor()
-        event = AuditEvent(
-            actor=actor, action="audit.prune", origin=origin, detail={"rows": removed}
-        )
-        write_audit_blocking(connection, [event])
+        audit_command(connection, "audit.prune", detail={"rows": removed})
     typer.echo(f"已删除 / removed: {removed:,}", err=True)

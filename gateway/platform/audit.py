@@ -147,11 +147,25 @@ def write_audit_blocking(connection: Connection, events: Sequence[AuditEvent]) -
         connection.execute(_QUERIES["write"], _columns(events))
 
 
-def audit_command(connection: Connection, action: str, residents: Iterable[int | None]) -> None:
-    """Write what a command does to residents (keys of the store), in the open transaction."""
+def audit_command(
+    connection: Connection,
+    action: str,
+    residents: Iterable[int | None] = (None,),
+    *,
+    reason: str | None = None,
+    detail: Mapping[str, Any] | None = None,
+) -> None:
+    """Write what a command does, in the open transaction: to residents (keys of the store), or to nobody's data."""
     actor, origin = command_actor()
     events = [
-        AuditEvent(actor=actor, action=action, origin=origin, resident_id=resident)
+        AuditEvent(
+            actor=actor,
+            action=action,
+            resident_id=resident,
+            reason=reason,
+            origin=origin,
+            detail=detail or {},
+        )
         for resident in residents
     ]
     write_audit_blocking(connection, events)
@@ -162,7 +176,7 @@ def audit_shown(
 ) -> None:
     """Write of whom (public ids) a command shows something; None: no one in particular."""
     if residents is None:
-        audit_command(connection, action, [None])
+        audit_command(connection, action)
     else:
         shown = {"residents": list(dict.fromkeys(residents))}
         keys = connection.execute(_QUERIES["keys_of"], shown).fetchall()

@@ -68,6 +68,13 @@ def receiver() -> Iterator[tuple[type[_Receiver], str]]:
         thread.join()
 
 
+def tell(database: str, *urls: str) -> None:
+    """Enter webhooks."""
+    with connect_blocking(database, application="hearth-tests") as session:
+        for url in urls:
+            desk.add_webhook(session, url, HERE, BY)
+
+
 async def _deliver(
     connection: AsyncConnection, rounds: int = 1, hosts: WebhookHosts = HERE
 ) -> None:
@@ -83,8 +90,7 @@ async def test_webhooks_are_told_signed_and_again_until_they_take_it(
 ) -> None:
     handler, url = receiver
     handler.refusals = 2
-    with connect_blocking(database, application="hearth-tests") as session:
-        desk.add_webhook(session, url, HERE, BY)
+    tell(database, url)
     await arrive(connection, [severe(NOW - timedelta(minutes=9))])
     await _deliver(connection, rounds=4)
     ((headers, body),) = handler.taken
@@ -101,8 +107,7 @@ async def test_webhooks_are_not_told_of_a_sign_while_its_resident_withholds_it(
     connection: AsyncConnection, database: str, receiver: tuple[type[_Receiver], str]
 ) -> None:
     handler, url = receiver
-    with connect_blocking(database, application="hearth-tests") as session:
-        desk.add_webhook(session, url, HERE, BY)
+    tell(database, url)
     await arrive(connection, [severe(NOW - timedelta(minutes=9))])
     withhold = "INSERT INTO objection (resident_id, sign) SELECT resident_id, sign FROM alert"
     query(database, withhold)
@@ -121,9 +126,7 @@ async def test_a_webhook_that_does_not_answer_keeps_no_other_waiting(
     handler, url = receiver
     async with await asyncio.start_server(_never_answers, "127.0.0.1", 0) as deaf:
         deaf_url = f"http://127.0.0.1:{deaf.sockets[0].getsockname()[1]}/hook"
-        with connect_blocking(database, application="hearth-tests") as session:
-            for one in (deaf_url, url):
-                desk.add_webhook(session, one, HERE, BY)
+        tell(database, deaf_url, url)
         there_and_gone = [(20, 185), (18, 120), (12, 185), (10, 120), (6, 185), (4, 120)]
         await arrive(
             connection, *([severe(NOW - timedelta(hours=h), s)] for h, s in there_and_gone)
@@ -155,8 +158,7 @@ async def test_of_two_services_one_delivers(
     tmp_path: Path,
 ) -> None:
     handler, url = receiver
-    with connect_blocking(database, application="hearth-tests") as session:
-        desk.add_webhook(session, url, HERE, BY)
+    tell(database, url)
     await arrive(connection, [severe(NOW - timedelta(minutes=9))])
     handler.takes_s = 1.0  # while the one waits for the answer, the other looks what is due
     config = AlertsConfig(dsn=database, home=tmp_path, webhook_hosts=HERE)
@@ -179,8 +181,7 @@ async def test_what_nobody_takes_becomes_a_dead_letter_that_can_be_revived(
 ) -> None:
     handler, url = receiver
     handler.refusals = 10**6
-    with connect_blocking(database, application="hearth-tests") as session:
-        desk.add_webhook(session, url, HERE, BY)
+    tell(database, url)
     await arrive(connection, [severe(NOW - timedelta(minutes=9))])
     await _deliver(connection, rounds=ATTEMPTS_MAX)
     dead = query(database, "SELECT state, attempts, last_error FROM webhook_delivery")
@@ -196,8 +197,7 @@ async def test_a_webhook_whose_host_is_no_longer_admitted_is_told_nothing(
     connection: AsyncConnection, database: str, receiver: tuple[type[_Receiver], str]
 ) -> None:
     handler, url = receiver
-    with connect_blocking(database, application="hearth-tests") as session:
-        desk.add_webhook(session, url, HERE, BY)
+    tell(database, url)
     await arrive(connection, [severe(NOW - timedelta(minutes=9))])
     await _deliver(connection, hosts=webhook_hosts(""))
     assert handler.taken == []

@@ -163,11 +163,16 @@ async def test_the_same_bytes_are_not_sent_again(database: str, api: httpx.Async
     assert (await api.get(path, headers={"If-None-Match": tag})).status_code == 200
 
 
+def a_link(database: str) -> dict[str, object]:
+    """A write that nobody has made yet."""
+    resident = public_id(database, OTHER_RESIDENT)
+    return {"device": DEVICE, "user_slot": 7, "resident": str(resident)}
+
+
 async def test_a_write_with_a_key_is_done_once_and_answered_again(
     database: str, api: httpx.AsyncClient
 ) -> None:
-    resident = public_id(database, OTHER_RESIDENT)
-    link = {"device": DEVICE, "user_slot": 7, "resident": str(resident)}
+    link = a_link(database)
     key = {"Idempotency-Key": str(uuid4())}
     first = await api.post(f"{API}/links", json=link, headers=key)
     second = await api.post(f"{API}/links", json=link, headers=key)
@@ -202,8 +207,7 @@ async def test_a_look_up_by_a_body_is_kept_nowhere_and_audited_each_time(
 async def test_an_answer_that_was_kept_is_seen_by_its_own_principal_only(
     database: str, api: httpx.AsyncClient
 ) -> None:
-    resident = public_id(database, OTHER_RESIDENT)
-    link = {"device": DEVICE, "user_slot": 7, "resident": str(resident)}
+    link = a_link(database)
     key = {"Idempotency-Key": str(uuid4())}
     assert (await api.post(f"{API}/links", json=link, headers=key)).status_code == 200
     assert query(database, "SELECT count(*) FROM idempotent_answer") == [(1,)]
@@ -218,8 +222,7 @@ async def test_an_answer_that_was_kept_is_seen_by_its_own_principal_only(
 async def test_an_answer_that_was_kept_is_not_given_to_an_account_that_is_disabled(
     database: str, api: httpx.AsyncClient
 ) -> None:
-    resident = public_id(database, OTHER_RESIDENT)
-    link = {"device": DEVICE, "user_slot": 7, "resident": str(resident)}
+    link = a_link(database)
     key = {"Idempotency-Key": str(uuid4())}
     assert (await api.post(f"{API}/links", json=link, headers=key)).status_code == 200
     query(database, "UPDATE account SET disabled_at = now()")
@@ -229,8 +232,7 @@ async def test_an_answer_that_was_kept_is_not_given_to_an_account_that_is_disabl
 async def test_answers_that_were_kept_are_forgotten_after_a_day(
     database: str, api: httpx.AsyncClient
 ) -> None:
-    resident = public_id(database, OTHER_RESIDENT)
-    link = {"device": DEVICE, "user_slot": 7, "resident": str(resident)}
+    link = a_link(database)
     for key in ("of-a-day-ago", "of-this-morning"):
         await api.post(f"{API}/links", json=link, headers={"Idempotency-Key": key})
     query(
@@ -244,8 +246,7 @@ async def test_answers_that_were_kept_are_forgotten_after_a_day(
 
 
 async def test_a_write_under_way_is_not_done_twice(database: str, api: httpx.AsyncClient) -> None:
-    resident = public_id(database, OTHER_RESIDENT)
-    link = {"device": DEVICE, "user_slot": 7, "resident": str(resident)}
+    link = a_link(database)
     key = "a-key-that-is-taken"
     query(
         database,

@@ -109,18 +109,24 @@ async def test_an_export_of_one_kind_since_a_time(database: str, api: httpx.Asyn
         assert {output["type"]: output["count"] for output in manifest["output"]} == counts
 
 
+async def exported(database: str, folder: Path) -> str:
+    """Export the Observations of residents whose ids are in the order of their keys; return its status's address."""
+    enter_registry(database)
+    query(database, IN_ORDER)
+    await some_readings(database)
+    async with served(database, folder) as api:
+        accepted = await api.get("/fhir/$export?_type=Observation", headers=ASYNC)
+        location: str = accepted.headers["content-location"]
+        await finished(api, location)
+    return location
+
+
 async def test_an_export_goes_on_after_a_crash_where_it_was_whole(
     database: str, tmp_path: Path
 ) -> None:
     """The first resident is whole in the files, the second half written: as a killed API leaves it."""
-    enter_registry(database)
-    query(database, IN_ORDER)
-    await some_readings(database)
     folder = tmp_path / "exports"
-    async with served(database, folder) as api:
-        accepted = await api.get("/fhir/$export?_type=Observation", headers=ASYNC)
-        location = accepted.headers["content-location"]
-        await finished(api, location)
+    location = await exported(database, folder)
     export = location.rsplit("/", 1)[-1]
     file = folder / export / "Observation.ndjson"
     whole = file.read_bytes()
@@ -177,14 +183,8 @@ async def test_an_export_whose_files_are_shorter_than_noted_begins_anew(
 
 async def test_an_export_is_noted_as_long_as_its_files_are(database: str, tmp_path: Path) -> None:
     """The second resident, who has no readings, is written after what was half written is cut off."""
-    enter_registry(database)
-    query(database, IN_ORDER)
-    await some_readings(database)
     folder = tmp_path / "exports"
-    async with served(database, folder) as api:
-        accepted = await api.get("/fhir/$export?_type=Observation", headers=ASYNC)
-        location = accepted.headers["content-location"]
-        await finished(api, location)
+    location = await exported(database, folder)
     file = folder / location.rsplit("/", 1)[-1] / "Observation.ndjson"
     whole = file.read_bytes()
     file.write_bytes(whole + b'{"half a l')

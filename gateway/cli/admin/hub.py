@@ -32,7 +32,7 @@ from gateway.cli.stages import say
 from gateway.cli.tables import show
 from gateway.errors import UsageError
 from gateway.platform import ca
-from gateway.platform.audit import AuditEvent, command_actor, write_audit_blocking
+from gateway.platform.audit import audit_command
 from gateway.platform.embedded.packages import find_packages
 from gateway.platform.embedded.services import embedded_broker, find_services
 from gateway.platform.enrolment import CODE_LIFETIME
@@ -108,15 +108,12 @@ def resend(
         wanted = known if hub is None else [registry.canonical_hub(hub)]
         if missing := sorted(set(wanted) - set(known)):
             raise UsageError(f"没有这个网关 / there is no hub {missing[0]}")
-        actor, origin = command_actor()
-        event = AuditEvent(
-            actor=actor,
-            action="hub.resend",
+        audit_command(
+            connection,
+            "hub.resend",
             reason=why,
-            origin=origin,
             detail={"hubs": wanted if hub else "all", "since": moment.isoformat()},
         )
-        write_audit_blocking(connection, [event])
         # Inside the transaction: what was not asked for is not audited, and the other way round.
         asyncio.run(ask_to_resend(find_services(load_settings()).mqtt, wanted, moment))
     typer.echo(f"已请求 / asked: {len(wanted)}", err=True)

@@ -27,12 +27,7 @@ from api.vault import IdentityVault, add_master_key, open_vault
 from gateway.cli.admin.options import AsJson, NewId, PublicId, open_archive, register
 from gateway.cli.database import database_url
 from gateway.cli.tables import show
-from gateway.platform.audit import (
-    AuditEvent,
-    audit_shown,
-    command_actor,
-    write_audit_blocking,
-)
+from gateway.platform.audit import audit_command, audit_shown
 from gateway.platform.postgres import Connection, connect
 from gateway.platform.settings import load_settings
 
@@ -218,12 +213,10 @@ def rotate_key(*, as_json: AsJson = False) -> None:
         wrapped = rewrap_keys(
             connection, vault, lambda done: progress.update(task, completed=done, lines=done)
         )
-        actor, origin = command_actor()
         told = {"key_id": vault.key_id, "wrapped": wrapped}
-        event = AuditEvent(actor=actor, action="archive_key.rotate", origin=origin, detail=told)
-        write_audit_blocking(connection, [event])
+        audit_command(connection, "archive_key.rotate", detail=told)
     if as_json:
-        typer.echo(json.dumps({"key_id": vault.key_id, "wrapped": wrapped}))
+        typer.echo(json.dumps(told))
     else:
         typer.echo(
             f"主密钥 / master key {vault.key_id}: {wrapped}; 请备份 / back up HEARTH_HOME/secrets"

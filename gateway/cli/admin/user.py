@@ -23,7 +23,7 @@ from api.issuer.tokens import ACCESS_TOKEN, Signer
 from gateway.cli.admin.options import AsJson, open_archive
 from gateway.cli.tables import show
 from gateway.errors import UsageError
-from gateway.platform.audit import AuditEvent, command_actor, write_audit_blocking
+from gateway.platform.audit import audit_command
 from gateway.platform.postgres import Connection
 from gateway.platform.settings import Settings, is_interactive, load_settings
 
@@ -178,11 +178,8 @@ def rotate_signing_key() -> None:
     """
     settings = load_settings()
     with open_archive() as connection:
-        actor, origin = command_actor()
         kid = KeyRing(settings.home).rotate().kid
-        event = AuditEvent(actor=actor, action="issuer.rotate", origin=origin, detail={"kid": kid})
-        with connection.transaction():
-            write_audit_blocking(connection, [event])
+        audit_command(connection, "issuer.rotate", detail={"kid": kid})
     typer.echo(kid)
 
 

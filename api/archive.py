@@ -63,13 +63,13 @@ class UnknownResidentError(DataError):
 
 
 @asynccontextmanager
-async def open_archive(dsn: str) -> AsyncIterator[Archive]:
+async def open_archive(dsn: str, connections_max: int = CONNECTIONS_MAX) -> AsyncIterator[Archive]:
     """Open the archive; connections are made when they are needed, so the database may be down."""
     session = dsn_with(dsn, options=_SESSION)
     async with open_pool(
         session,
         application="hearth-api",
-        size_max=CONNECTIONS_MAX,
+        size_max=connections_max,
         autocommit=True,
     ) as pool:
         yield Archive(pool)

@@ -2,7 +2,8 @@
 
 Whoever bears no token yet (signing in, probing) has the bucket of the address they come from.
 
-In memory of one process: with several processes a client may ask so often of each.
+In memory of one process: of several (`api.processes`) a client may ask so often of each, by as many
+connections. What guesses passwords is held by the account's lock in the database.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The API as a service: one process, one event loop, HTTP/1.1 by uvicorn and h11.
+"""The API as a service: one event loop, alone or one of several processes (`api.processes`).
 
 It speaks plain HTTP, for loopback or a reverse proxy that ends TLS.
 """
@@ -6,30 +6,27 @@ It speaks plain HTTP, for loopback or a reverse proxy that ends TLS.
 from __future__ import annotations
 
 import asyncio
-import errno
 import gc
 import socket
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
 
-import h11
 import httpx
-import uvicorn
 from fastapi import FastAPI
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from api.app import create_app
-from api.archive import Archive, open_archive
+from api.archive import CONNECTIONS_MAX, Archive, open_archive
 from api.auth import OwnTokens
 from api.auth_foreign import ForeignTokens
 from api.enrolment import Office
 from api.fhir.export import Exports
 from api.fhir.subscriptions import Subscriptions
 from api.fhir.webhooks import Webhooks, open_webhooks
+from api.http_server import HttpServer, listening
 from api.idempotency import forget_old_answers
 from api.issuer.issuer import Issuer
 from api.issuer.keys import KeyRing, Keys
@@ -38,7 +35,7 @@ from api.issuer.store import IssuerStore
 from api.issuer.tokens import AUDIENCE, Signer
 from api.known_tokens import KnownTokens
 from api.limits import RATE_PER_S
-from api.live import FOLLOWERS_MAX, Feed
+from api.live import Feed
 from api.origin import trusted_proxies
 from api.vault import IdentityVault, open_vault
 from gateway.errors import UnavailableError, UsageError
@@ -50,28 +47,34 @@ from gateway.platform.secret_files import read_private
 from gateway.platform.service import run_until_signalled
 from gateway.platform.settings import Settings
 
-HEAD_BYTES_MAX = 16 * 1024
-"""A request whose head is longer is refused (400) and its connection closed."""
-HEAD_S_MAX = 10.0
-"""A connection on which a request's head takes longer is closed, one without a request too."""
-IDLE_S_MAX = 30
-"""A connection without a further request is closed after this."""
 CANCEL_AGAIN_S = 0.5
 """Work in the background that has not ended this long after its cancellation is cancelled again."""
+CONNECTIONS_MIN = 4
+"""Each of several processes has its part of the `CONNECTIONS_MAX`, and not less than this."""
 FORGET_S = 3600
 """How often answers that nobody asks for again are removed."""
-CLIENTS_MAX = FOLLOWERS_MAX + 512
-"""More connections than this are answered 503 and closed."""
 GARBAGE_MIN = 20_000
 """The collector looks after so many objects: a page of a year's readings is some thousands, none a cycle."""
-BACKLOG_MAX = 128
-"""Connections that wait to be accepted; further ones are the kernel's to refuse."""
 SCRAPE_TOKEN_CHARS_MIN = 32
 """A shorter scrape token is refused at the start."""
-STOP_S_MAX = 10
-"""When the service ends, requests under way have so long; then they are cut off."""
 
 _log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Share:
+    """Which of several processes over one socket this is (`api.processes`)."""
+
+    listener: int
+    """The descriptor of the socket, which another process has opened."""
+    number: int
+    """From 1."""
+    of: int
+
+    @property
+    def is_first(self) -> bool:
+        """Whether it also does what one process has to do for all."""
+        return self.number == 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +108,8 @@ class ApiConfig:
     """Addresses and networks of the reverse proxies whose X-Forwarded-For is believed."""
     scrape_token: str | None = field(default=None, repr=False)
     """Opens /metrics for Prometheus; None: only an account does."""
+    share: Share | None = None
+    """None: this process serves alone."""
 
 
 def config_of(
@@ -114,6 +119,7 @@ def config_of(
     host: str | None,
     port: int | None,
     office: Office | None = None,
+    share: Share | None = None,
 ) -> ApiConfig:
     """Return what the settings say; `host` and `port` take the place of theirs where given."""
     return ApiConfig(
@@ -133,6 +139,7 @@ def config_of(
         rate_per_s=settings.api_rate_per_s,
         proxies=trusted_proxies(settings.api_trusted_proxies),
         scrape_token=_scrape_token(settings.metrics_token_file),
+        share=share,
     )
 
 
@@ -162,7 +169,8 @@ async def run(config: ApiConfig) -> None:
     async with serving(config) as port:
         gc.freeze()  # what is there for good, the collector need not look at again
         gc.set_threshold(GARBAGE_MIN)
-        _log.info("api_started", host=config.host, port=port)
+        number = 1 if config.share is None else config.share.number
+        _log.info("api_started", host=config.host, port=port, process=number)
         await run_until_signalled(lambda _group: None)
     _log.info("api_stopped")
 
@@ -174,53 +182,49 @@ async def serving(config: ApiConfig) -> AsyncIterator[int]:
     Raises:
         UsageError: the address is taken or is none of this machine's.
     """
-    with _listen(config.host, config.port) as listener:
+    with _listener(config) as listener:
         if not ip_address(listener.getsockname()[0]).is_loopback:
             _log.warning("plain_http_beyond_this_machine", host=config.host)
         async with (
-            open_archive(config.dsn) as archive,
+            open_archive(config.dsn, _connections_max(config.share)) as archive,
             httpx.AsyncClient(follow_redirects=False) as client,
         ):
             app = _application(config, archive, client, listener)
             if config.exports is not None:
                 app.state.exports = Exports(archive, config.exports)
             feed: Feed = app.state.feed
-            server = _Server(
-                uvicorn.Config(
-                    app,
-                    http=_BoundedH11,
-                    ws="none",
-                    lifespan="off",
-                    log_config=None,
-                    access_log=False,
-                    server_header=False,
-                    proxy_headers=bool(config.proxies),
-                    forwarded_allow_ips=[*config.proxies],
-                    h11_max_incomplete_event_size=HEAD_BYTES_MAX,
-                    limit_concurrency=CLIENTS_MAX,
-                    timeout_keep_alive=IDLE_S_MAX,
-                    timeout_graceful_shutdown=STOP_S_MAX,
-                )
+            server = HttpServer(
+                app, listener, proxies=config.proxies, is_shared=config.share is not None
             )
             async with asyncio.TaskGroup() as group:
-                group.create_task(server.serve(sockets=[listener]))
+                group.create_task(server.serve())
                 base = f"{config.url or url_of(*listener.getsockname()[:2])}/fhir"
                 group.create_task(feed.run())
-                work = [
-                    group.create_task(_watch_audit(config)),
-                    group.create_task(_forget_answers(archive)),
-                ]
-                if config.webhooks is not None:
-                    subscriptions = Subscriptions(archive, config.webhooks)
-                    work.append(group.create_task(subscriptions.run_forever(base)))
+                work = []
                 if config.exports is not None:
                     work.append(group.create_task(app.state.exports.run_forever()))
+                if config.share is None or config.share.is_first:
+                    work.append(group.create_task(_watch_audit(config)))
+                    work.append(group.create_task(_forget_answers(archive)))
+                    if config.webhooks is not None:
+                        subscriptions = Subscriptions(archive, config.webhooks)
+                        work.append(group.create_task(subscriptions.run_forever(base)))
                 try:
                     yield listener.getsockname()[1]
                 finally:
                     feed.end()
                     server.should_exit = True
                     await _cancelled(work)
+
+
+def _listener(config: ApiConfig) -> AbstractContextManager[socket.socket]:
+    if config.share is None:
+        return listening(config.host, config.port)
+    return socket.socket(fileno=config.share.listener)
+
+
+def _connections_max(share: Share | None) -> int:
+    return CONNECTIONS_MAX if share is None else max(CONNECTIONS_MAX // share.of, CONNECTIONS_MIN)
 
 
 async def _cancelled(tasks: Sequence[asyncio.Task[None]]) -> None:
@@ -333,69 +337,3 @@ async def _forget_answers(archive: Archive) -> None:
             await forget_old_answers(archive.pool)
         except UnavailableError as error:
             _log.warning("old_answers_stay", why=str(error))
-
-
-class _Server(uvicorn.Server):
-    """uvicorn's server, leaving the signals to whoever composes the process."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
-class _BoundedH11(H11Protocol):
-    """uvicorn's protocol, with a bound on how long a request's head may take."""
-
-    _head_timer: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn's own signature
-        super().connection_made(transport)
-        self._watch_head()
-
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        self._watch_head()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._forget_head()
-        super().connection_lost(exc)
-
-    def _watch_head(self) -> None:
-        if self.conn.their_state is not h11.IDLE:
-            self._forget_head()
-        elif self._head_timer is None:
-            self._head_timer = self.loop.call_later(HEAD_S_MAX, self.transport.close)
-
-    def _forget_head(self) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
-
-
-@contextmanager
-def _listen(host: str, port: int) -> Iterator[socket.socket]:
-    try:
-        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.create_server(address[:2], family=family, backlog=BACKLOG_MAX)
-    except OSError as error:
-        raise UsageError(_cannot_listen(host, port, error)) from error
-    with listener:
-        yield listener
-
-
-def _cannot_listen(host: str, port: int, error: OSError) -> str:
-    match error.errno:
-        case errno.EADDRINUSE:
-            return (
-                f"端口被占用 / port {port} is taken: 请停止占用它的程序, 或用 HEARTH_API_PORT 另选一个 / "
-                "stop the program that holds it, or choose another with HEARTH_API_PORT (0: any)"
-            )
-        case errno.EACCES:
-            return (
-                f"无权使用端口 / port {port} is the system's: 请用 HEARTH_API_PORT 选 1024 以上的端口 / "
-                "choose one above 1024 with HEARTH_API_PORT"
-            )
-        case _:
-            return (
-                f"地址有误 / cannot listen on {host} (HEARTH_API_HOST): {error.strerror or error}"
-            )

@@ -1,4 +1,4 @@
-"""`hearth api` in a process of its own, over a database of a measurement's own."""
+"""`hearth api` as it starts by itself, in processes of its own, over a database of a measurement's own."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from uuid import UUID
 from api.access import Role
 from api.issuer.keys import KeyRing
 from api.issuer.tokens import AUDIENCE, Account, Signer
+from api.processes import processes_for
 from gateway.errors import UnavailableError
 from gateway.platform.postgres import connect_blocking, dsn_with, sql
 
@@ -69,6 +70,7 @@ def running_api(reader: str) -> Iterator[ApiProcess]:
             "HEARTH_HOME": home,
             "HEARTH_API_DATABASE_URL": reader,
             "HEARTH_API_URL": _ISSUER,
+            "HEARTH_API_PROCESSES": "0",
             "HEARTH_API_RATE_PER_S": "0",
             "HEARTH_LOG_FORMAT": "json",
             "HEARTH_LOG_LEVEL": "info",
@@ -87,12 +89,12 @@ def running_api(reader: str) -> Iterator[ApiProcess]:
 
 
 def _port(log: Path, process: subprocess.Popen[bytes]) -> int:
-    """Return the port that the API logs when it accepts connections."""
+    """Return the port that each process of the API logs when it accepts connections."""
     until = time.monotonic() + START_S_MAX
     while process.poll() is None and time.monotonic() < until:
-        for line in log.read_text().splitlines():
-            said = json.loads(line)
-            if said.get("event") == "api_started":
-                return int(said["port"])
+        said = [json.loads(line) for line in log.read_text().splitlines()]
+        ports = [one["port"] for one in said if one.get("event") == "api_started"]
+        if len(ports) == processes_for(0):
+            return int(ports[0])
         time.sleep(0.05)
     raise UnavailableError(f"the API does not start: {log.read_text()}")

@@ -264,20 +264,21 @@ def _worker(dsn: str, broker: Broker) -> Iterator[int]:
 def _flooding(broker: Broker, hub: int, kind: Kind) -> Iterator[None]:
     access = broker.access(wire.hub_name(hub))
     with tempfile.TemporaryDirectory(prefix="hearth-bench-") as folder:
+        log = Path(folder) / "flooder.log"
         program = Program(
             name="flooder",
             argv=(
                 sys.executable, "-m", "bench.flooder",
                 access.url, str(access.ca_file), str(access.cert_file), str(hub), kind.value,
             ),
-            log=Path(folder) / "flooder.log",
+            log=log,
             stop_signal=signal.SIGKILL,
         )  # fmt: skip
         child = Child(program)
         try:
             yield
             if not child.is_alive():
-                raise UnavailableError(f"the flooder ended: {program.log.read_text()}")
+                raise UnavailableError(f"the flooder ended: {log.read_text()}")
         finally:
             child.kill()
 

@@ -6,8 +6,9 @@ from http import HTTPStatus
 
 from fastapi import APIRouter, Request
 from fastapi.responses import PlainTextResponse, Response
-from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 
+from api import metrics
 from api.access import Needs, principal_of, require
 from api.documents import Health
 from api.problems import problem
@@ -53,7 +54,7 @@ async def read_metrics(request: Request) -> Response:
     """Return what Prometheus scrapes; no label names a person, a device or a value."""
     if not getattr(request.state, "is_scraper", False):  # api.auth has seen its token
         require(await principal_of(request), Needs.OPERATIONS)
-    return Response(generate_latest(REGISTRY), media_type=CONTENT_TYPE_LATEST)
+    return Response(metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
 
 
 @router.get(

@@ -7,10 +7,13 @@ from typing import Annotated
 import typer
 import uvloop
 
-from api.server import config_of, run
+from api.processes import processes_for, run_several
+from api.server import Share, config_of, run
 from gateway.cli.database import api_database_url
 from gateway.cli.office import office_of
 from gateway.platform.settings import load_settings
+
+PROCESSES_MAX = 64
 
 app = typer.Typer()
 
@@ -20,6 +23,8 @@ EXAMPLES = """\
 hearth api    监听本机 8420 端口 / on this machine's port 8420
 
 hearth api --port 0    任意空闲端口 / on any free port; it stands in the log
+
+hearth api --processes 1    只用一个进程 / by one process
 
 curl -H "Authorization: Bearer $(hearth login)" http://127.0.0.1:8420/api/v1/residents
 """
@@ -38,9 +43,24 @@ def serve(
             max=65535,
         ),
     ] = None,
+    processes: Annotated[
+        int | None,
+        typer.Option(
+            help="进程数, 0 为每核一个, 至多 4 个 / how many processes, 0: one for each core, at most 4 "
+            "[HEARTH_API_PROCESSES].",
+            min=0,
+            max=PROCESSES_MAX,
+        ),
+    ] = None,
+    number: Annotated[int, typer.Option(hidden=True)] = 0,
+    listener: Annotated[int, typer.Option(hidden=True)] = 0,
 ) -> None:
     """居民档案的 REST 接口 / the REST API of the residents' archive, until Ctrl-C."""
     settings = load_settings()
+    count = processes_for(settings.api_processes if processes is None else processes)
+    share = Share(listener=listener, number=number, of=count) if number else None
     dsn = api_database_url(settings)
     office = office_of(settings, dsn)
-    uvloop.run(run(config_of(settings, dsn, host=host, port=port, office=office)))
+    config = config_of(settings, dsn, host=host, port=port, office=office, share=share)
+    several = share is None and count > 1
+    uvloop.run(run_several(config.host, config.port, count) if several else run(config))

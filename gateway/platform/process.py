@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -62,10 +63,12 @@ class Program:
 
     name: str
     argv: tuple[str, ...]
-    log: Path
-    """Standard output and error are appended to this file."""
+    log: Path | None
+    """Standard output and error are appended to this file; None: they are our own."""
     environment: Mapping[str, str] | None = None
     """The whole of it; None: our own."""
+    files: tuple[int, ...] = ()
+    """Descriptors of ours that it has too, under the same numbers."""
     run_as: RunAs | None = None
     """None: as we are."""
     stop_signal: signal.Signals = signal.SIGTERM
@@ -143,7 +146,8 @@ class Child:
 
     def _failure(self, what: str) -> str:
         path = self.program.log
-        return f"{self.program.name}: {what}; {path}:\n{_last_lines(path)}"
+        told = "" if path is None else f"; {path}:\n{_last_lines(path)}"
+        return f"{self.program.name}: {what}{told}"
 
 
 def open_log(path: Path) -> IO[bytes]:
@@ -162,14 +166,15 @@ def _spawn(program: Program) -> subprocess.Popen[bytes]:
     launcher = (sys.executable, "-I", "-S", str(_LAUNCHER))
     arguments = (str(os.getpid()), str(int(program.stop_signal)), run_as)
     try:
-        with open_log(program.log) as output:
+        with nullcontext() if program.log is None else open_log(program.log) as output:
             return subprocess.Popen(  # noqa: S603 - the arguments are ours
                 (*launcher, *arguments, *program.argv),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
-                stderr=subprocess.STDOUT,
+                stderr=None if output is None else subprocess.STDOUT,
                 env=program.environment,
                 start_new_session=True,
+                pass_fds=program.files,
             )
     except OSError as error:
         raise UnavailableError(f"{program.name}: {error}") from error

@@ -113,6 +113,14 @@ class Settings(BaseSettings):
     api_port: Annotated[
         int, Field(ge=0, le=65535, description="The port the API listens on; 0: any free one.")
     ] = 8420
+    api_processes: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=64,
+            description="Processes of the API on its one port; 0: one for each core, at most 4.",
+        ),
+    ] = 0
     api_url: Annotated[
         str | None,
         Field(
@@ -126,7 +134,8 @@ class Settings(BaseSettings):
         Field(
             ge=0,
             le=1_000_000,
-            description="Requests a second of one account, or of one address that has no token yet; 0: no limit.",
+            description="Requests a second of one account, or of one address that has no token yet, at each "
+            "process of the API; 0: no limit.",
         ),
     ] = 100.0
     api_trusted_proxies: Annotated[

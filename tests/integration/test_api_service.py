@@ -19,7 +19,7 @@ import httpx
 import pytest
 from psycopg.errors import InsufficientPrivilege
 
-from api import server
+from api import http_server
 from api.archive import open_archive
 from api.issuer.keys import KeyRing
 from api.issuer.tokens import AUDIENCE, Signer
@@ -237,7 +237,7 @@ async def exchanged(api: httpx.AsyncClient, request: bytes) -> bytes:
 
 
 async def test_a_head_without_end_is_cut_off(api: httpx.AsyncClient) -> None:
-    head = b"GET /healthz HTTP/1.1\r\nHost: api\r\nX-Long: " + b"x" * 4 * server.HEAD_BYTES_MAX
+    head = b"GET /healthz HTTP/1.1\r\nHost: api\r\nX-Long: " + b"x" * 4 * http_server.HEAD_BYTES_MAX
     assert (await exchanged(api, head))[:12] in {b"HTTP/1.1 400", b""}
     assert (await api.get("/healthz")).status_code == 200
 
@@ -250,8 +250,8 @@ async def test_a_head_without_end_is_cut_off(api: httpx.AsyncClient) -> None:
 async def test_a_head_that_does_not_end_in_time_is_cut_off(
     database: str, monkeypatch: pytest.MonkeyPatch, begun: bytes
 ) -> None:
-    monkeypatch.setattr(server, "HEAD_S_MAX", 0.3)
-    monkeypatch.setattr(server, "IDLE_S_MAX", 1)
+    monkeypatch.setattr(http_server, "HEAD_S_MAX", 0.3)
+    monkeypatch.setattr(http_server, "IDLE_S_MAX", 1)
     async with served(database) as api:
         answer = await exchanged(api, begun)
     assert answer.count(b"200 OK") == begun.count(b"\r\n\r\n")
@@ -260,7 +260,7 @@ async def test_a_head_that_does_not_end_in_time_is_cut_off(
 async def test_a_connection_is_used_again_for_longer_than_a_head_may_take(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "HEAD_S_MAX", 0.3)
+    monkeypatch.setattr(http_server, "HEAD_S_MAX", 0.3)
     async with served(database) as api:
         reader, writer = await asyncio.open_connection(LOOPBACK, api.base_url.port)
         for _ in range(3):
@@ -346,6 +346,7 @@ def process(database: str, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
         "HEARTH_API_DATABASE_URL": as_api(database),
         "HEARTH_HOME": str(tmp_path),
         "HEARTH_LOG_FORMAT": "json",
+        "HEARTH_API_PROCESSES": "1",
     }
     command = [sys.executable, "-m", "gateway.cli.main", "api", "--port", "0"]
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as child:

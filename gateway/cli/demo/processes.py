@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,64 +12,9 @@ from pathlib import Path
 
 from gateway.platform.embedded.services import Services
 from gateway.platform.ports import free_port
-from gateway.platform.process import Child, Program
+from gateway.platform.process import Program
+from gateway.platform.process_part import Process
 from gateway.platform.settings import LOOPBACK, Settings
-
-READY_S_MAX = 60.0
-"""A part that is not ready by then stops the demo, with the end of its log."""
-
-
-class Process:
-    """One part of the demo. It can be started again, the same way, until it is stopped for good."""
-
-    def __init__(self, program: Callable[[], Program], is_ready: Callable[[], bool]) -> None:
-        """Start it and wait for nothing.
-
-        Raises:
-            UnavailableError: no process can be made.
-        """
-        self._program = program
-        self._is_ready = is_ready
-        self._turn = threading.Lock()
-        """A restart and the end exclude each other."""
-        self._is_wanted = True
-        self._child = Child(program())
-
-    @property
-    def name(self) -> str:
-        """Of the part and of its log."""
-        return self._child.program.name
-
-    def wait_ready(self) -> None:
-        """Wait until it answers.
-
-        Raises:
-            UnavailableError: it ended, or does not answer in time; the text quotes its log.
-        """
-        self._child.wait_ready(self._is_ready, READY_S_MAX)
-
-    def needs_restart(self) -> bool:
-        """Tell whether it has ended although nobody stopped it."""
-        return self._is_wanted and not self._child.is_alive()
-
-    def restart(self) -> None:
-        """End it, should it still run, and start it again; one that was stopped stays so.
-
-        It is not waited for: what it needs to be ready may have died too, and be next in turn.
-
-        Raises:
-            UnavailableError: no process can be made.
-        """
-        with self._turn:
-            if self._is_wanted:
-                self._child.stop()
-                self._child = Child(self._program())
-
-    def stop(self) -> None:
-        """End it for good."""
-        with self._turn:
-            self._is_wanted = False
-            self._child.stop()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,7 +115,9 @@ def running(plan: Plan) -> Iterator[Parts]:
             lambda: _answers(ingest_port),
         )
         api = start(
-            lambda: _program(plan, "api", ("api", "--port", str(plan.api_port))),
+            lambda: _program(
+                plan, "api", ("api", "--port", str(plan.api_port), "--processes", "1")
+            ),
             lambda: _answers(plan.api_port),
         )
         alerts = start(

@@ -20,6 +20,7 @@ from prometheus_client.multiprocess import mark_process_dead
 
 from api.http_server import listening
 from api.metrics import FOLDER
+from gateway.errors import UsageError
 from gateway.platform.logs import get_logger
 from gateway.platform.process import Program
 from gateway.platform.process_part import Process
@@ -43,7 +44,7 @@ async def run_several(host: str, port: int, processes: int) -> None:
     """Serve by several processes until SIGTERM or SIGINT. Each reads the settings for itself.
 
     Raises:
-        UsageError: the address is taken or is none of this machine's.
+        UsageError: the address is taken or is none of this machine's, or no file can be made.
         UnavailableError: a process ended again and again.
     """
     parts: list[Process] = []
@@ -68,8 +69,15 @@ def _keep(group: asyncio.TaskGroup, supervisor: Supervisor) -> None:
 @contextmanager
 def _counting_folder() -> Iterator[Path]:
     parent = _MEMORY if os.access(_MEMORY, os.W_OK) else None
-    with tempfile.TemporaryDirectory(prefix="hearth-api-", dir=parent) as folder:
-        yield Path(folder)
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="hearth-api-", dir=parent)
+    except OSError as error:
+        raise UsageError(
+            f"没有可写的临时目录 / no folder for temporary files: {error.strerror or error}: "
+            "请用 TMPDIR 指定 / name one with TMPDIR"
+        ) from error
+    with folder as path:
+        yield Path(path)
 
 
 def _program(listener: int, number: int, processes: int, folder: Path) -> Program:

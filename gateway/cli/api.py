@@ -11,9 +11,7 @@ from api.processes import processes_for, run_several
 from api.server import Share, config_of, run
 from gateway.cli.database import api_database_url
 from gateway.cli.office import office_of
-from gateway.platform.settings import load_settings
-
-PROCESSES_MAX = 64
+from gateway.platform.settings import API_PROCESSES_MAX, load_settings
 
 app = typer.Typer()
 
@@ -49,7 +47,7 @@ def serve(
             help="进程数, 0 为每核一个, 至多 4 个 / how many processes, 0: one for each core, at most 4 "
             "[HEARTH_API_PROCESSES].",
             min=0,
-            max=PROCESSES_MAX,
+            max=API_PROCESSES_MAX,
         ),
     ] = None,
     number: Annotated[int, typer.Option(hidden=True)] = 0,

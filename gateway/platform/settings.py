@@ -18,6 +18,8 @@ from gateway.errors import UsageError
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 LOOPBACK = "127.0.0.1"
+API_PROCESSES_MAX = 16
+"""Each has at least four connections to the database, of the hundred that an embedded one takes."""
 HUB_BYTES_PER_S = 128 << 10
 """Two thousand readings a second in full batches; a home makes a hundred a day."""
 
@@ -117,7 +119,7 @@ class Settings(BaseSettings):
         int,
         Field(
             ge=0,
-            le=64,
+            le=API_PROCESSES_MAX,
             description="Processes of the API on its one port; 0: one for each core, at most 4.",
         ),
     ] = 0

@@ -31,13 +31,14 @@ from api.fhir.store import FhirStore
 from gateway.errors import UnavailableError
 from gateway.platform.logs import get_logger
 from gateway.platform.postgres import Jsonb, TupleRow, load_queries
+from gateway.platform.pruning import ROWS_AT_ONCE, TOLD_KEPT_DAYS
 
 KINDS = ("Patient", "Device", "Observation")
 """What can be exported."""
 RUNNING_MAX = 4
 """So many exports are under way at once; a further one is refused (429)."""
 KEPT_H = 24
-"""The files of a finished export are kept so long, then removed."""
+"""The files of a finished export are kept so long, then removed; that it was asked for, `TOLD_KEPT_DAYS`."""
 LEASE_S = 60
 """A worker that has noted nothing for so long is taken for dead, its export goes to another."""
 LOOK_S = 5.0
@@ -182,6 +183,7 @@ class Exports:
         return self._folder / str(export)
 
     async def _sweep(self) -> None:
+        await self._archive.write(_SQL["forget"], {"days": TOLD_KEPT_DAYS, "rows": ROWS_AT_ONCE})
         rows = await self._archive.rows(_SQL["kept"], {"hours": KEPT_H})
         kept = {str(export) for (export,) in rows}
         if self._folder.is_dir():

@@ -55,6 +55,16 @@ SET state = CASE WHEN %(error)s::text IS NULL THEN 'complete' ELSE 'failed' END,
     error = %(error)s, finished_at = now()
 WHERE export_id = %(export)s AND state = 'running'
 
+-- name: forget
+-- Forget exports that ended long ago, so many at once.
+DELETE FROM fhir_export
+WHERE export_id IN (
+    SELECT export_id
+    FROM fhir_export
+    WHERE finished_at < now() - make_interval(days => %(days)s)
+    LIMIT %(rows)s
+)
+
 -- name: kept
 -- Exports whose files are to be kept; the others' are removed.
 SELECT export_id

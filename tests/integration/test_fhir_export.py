@@ -231,6 +231,19 @@ async def test_a_cancelled_export_is_gone(
     assert (await api.delete(path)).status_code == 404
 
 
+async def test_that_an_export_was_asked_for_is_forgotten_some_time_after_its_files(
+    database: str, tmp_path: Path
+) -> None:
+    location = await exported(database, tmp_path)
+    query(database, "UPDATE fhir_export SET finished_at = now() - interval '31 days'")
+    async with served(database, tmp_path) as api:
+        for _ in range(100):
+            if (await api.get(urlsplit(location).path)).status_code == 404:
+                break
+            await asyncio.sleep(0.1)
+    assert query(database, "SELECT count(*) FROM fhir_export") == [(0,)]
+
+
 async def test_files_are_only_for_whoever_began_the_export(
     database: str, api: httpx.AsyncClient
 ) -> None:

@@ -59,6 +59,7 @@ def merge(connection: Connection, kept: UUID, gone: UUID, reason: str) -> Moved:
         connection.execute(_QUERIES["copy_links"], places | {"links": links})
         carried = {"from": pair["gone"], "to": pair["kept"], "merge_id": merge_id}
         connection.execute(_QUERIES["carry_objections"], carried | {"since": _ALWAYS})
+        connection.execute(_QUERIES["note_what_stays"], places | {"links": links})
         moved = _first(connection, "move_measurements", **places)
         _audit(connection, "resident.merge", pair, reason, moved)
     return Moved(resident=kept, links=len(links), measurements=moved)

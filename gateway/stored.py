@@ -43,6 +43,7 @@ QUARANTINE_REASONS = {
     71: "hub_unknown",
     72: "hub_foreign",
     73: "hub_revoked",
+    74: "batch_differs",
 }
 """What the numbers in quarantine's column `reason` mean (ingest.verdicts.Verdict)."""
 QUARANTINE_KINDS = {1: "measurement", 2: "payload", 3: "message"}

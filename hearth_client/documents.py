@@ -511,6 +511,7 @@ Reason = Literal[
     "hub_unknown",
     "hub_foreign",
     "hub_revoked",
+    "batch_differs",
 ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -24,11 +25,11 @@ from ingest.device_states import StateBook
 from ingest.fairness import REJECTED_BYTES, Fairness, is_like_a_batch
 from ingest.following import Follower
 from ingest.inbox import INBOX, Inbox
-from ingest.leases import PERIOD_S, Leases
+from ingest.leases import BROKER_AWAY_S_MAX, PERIOD_S, Leases
 from ingest.pipeline import FlushRule, Gatherer, Pipeline, receipts_by_hub, wall_clock_ms
 from ingest.quarantine import ActedBy, Filter, replay
 from ingest.registry import Changes, Ids, addresses_of
-from ingest.subscriber import Intake, Lane, LaneTakenError
+from ingest.subscriber import Intake, Lane, LaneTakenError, reaches
 from ingest.verdicts import Verdict
 from ingest.writing import Outcome
 
@@ -214,6 +215,7 @@ class Worker:
                     await self._keep_share(group, leases)
                 finally:
                     await leases.close()
+                await self._await_broker()
             except UnavailableError as error:
                 failures += 1
                 _log.warning("leases_lost", why=str(error))
@@ -221,8 +223,26 @@ class Worker:
                     await self._stop_lane(lane)
                 await asyncio.sleep(BACKOFF.wait_s(failures))
 
+    async def _await_broker(self) -> None:
+        failures = 0
+        while not await reaches(self._config.broker):
+            failures += 1
+            await asyncio.sleep(BACKOFF.wait_s(failures))
+        _log.info("broker_reached")
+
     async def _keep_share(self, group: asyncio.TaskGroup, leases: Leases) -> None:
+        """Read this worker's share of the lanes, until the broker is away and there are others to read them."""
+        reached_at_s = time.monotonic()
         while True:
+            if not self._lanes or any(lane.connected for lane in self._lanes.values()):
+                reached_at_s = time.monotonic()
+            elif (
+                time.monotonic() - reached_at_s >= BROKER_AWAY_S_MAX and await leases.has_company()
+            ):
+                _log.warning("lanes_left_to_others", lanes=len(self._lanes), why="broker away")
+                for lane in list(self._lanes):
+                    await self._stop_lane(lane)
+                return
             for lane in await leases.surplus():
                 await self._stop_lane(lane)
                 await leases.release(lane)

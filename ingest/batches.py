@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from zlib import crc32
 
 import numpy as np
 import numpy.typing as npt
@@ -55,9 +56,15 @@ class Message:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """A batch whose hub is enrolled: its header, its hub's key, its undecoded payloads if any."""
+    """A batch whose hub is enrolled: its header, its hub's key, its undecoded payloads if any.
 
+    `checksum`: the CRC-32 of its body, of the same batch the same, however often and by whatever message it
+    comes. It is for telling of mistakes: a hub that forges it harms only what is its own.
+    """
+
+    message: Message
     header: wire.Header
+    checksum: int
     hub_id: int
     home_id: int
     undecoded: tuple[Undecoded, ...] = ()
@@ -65,7 +72,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rejected:
-    """A message that is no batch of its hub, with the reason."""
+    """A message that is no batch of its hub, or another than came under its number, with the reason."""
 
     message: Message
     reason: Verdict
@@ -90,12 +97,13 @@ class Flush:
 def read_messages(messages: Sequence[Message], registry: Registry) -> Flush:
     """Take messages apart into the arrays of a flush.
 
-    The same batch twice in one flush is read once: the second is a redelivery.
+    The same batch twice in one flush is read once: the second is a redelivery, and set apart where it
+    holds something else.
     """
     batches: list[Batch] = []
     bodies: list[bytes] = []
     rejected: list[Rejected] = []
-    seen: set[tuple[int, int, int]] = set()
+    seen: dict[tuple[int, int, int], Batch] = {}
     for message in messages:
         try:
             batch, body = _read_batch(message, registry)
@@ -103,10 +111,12 @@ def read_messages(messages: Sequence[Message], registry: Registry) -> Flush:
             rejected.append(error.rejected)
             continue
         key = (batch.hub_id, batch.header.epoch, batch.header.sequence)
-        if key not in seen:
-            seen.add(key)
+        former = seen.setdefault(key, batch)
+        if former is batch:
             batches.append(batch)
             bodies.append(body)
+        elif former.checksum != batch.checksum:
+            rejected.append(differing(batch))
     counts = np.fromiter((len(body) // wire.RECORD_BYTES for body in bodies), np.intp, len(bodies))
     return Flush(
         messages=tuple(messages),
@@ -115,6 +125,13 @@ def read_messages(messages: Sequence[Message], registry: Registry) -> Flush:
         batch_of=np.repeat(np.arange(len(bodies)), counts),
         rejected=tuple(rejected),
     )
+
+
+def differing(batch: Batch) -> Rejected:
+    """Set a batch apart that came under the number of another; its message is kept whole."""
+    header = batch.header
+    detail = f"epoch {header.epoch}, sequence {header.sequence}: another batch came before"
+    return Rejected(message=batch.message, reason=Verdict.BATCH_DIFFERS, detail=detail)
 
 
 def reference_ms(flush: Flush) -> npt.NDArray[np.int64]:
@@ -159,5 +176,12 @@ def _read_batch(message: Message, registry: Registry) -> tuple[Batch, bytes]:
         reason = Verdict.HUB_REVOKED if is_revoked else Verdict.HUB_UNKNOWN
         raise _RejectedError(message, reason, wire.hub_name(header.hub))
     hub_id, home_id = found
-    batch = Batch(header=header, hub_id=hub_id, home_id=home_id, undecoded=undecoded)
+    batch = Batch(
+        message=message,
+        header=header,
+        checksum=crc32(body),
+        hub_id=hub_id,
+        home_id=home_id,
+        undecoded=undecoded,
+    )
     return batch, b"" if undecoded or header.kind is wire.Kind.UNDECODED else body

@@ -3,7 +3,8 @@
 A lane belongs to the worker that holds its lock. A worker that dies loses its locks with its
 connection, and the others take its lanes within a period. Each worker holds a shared lock besides,
 by which the workers are counted, and takes no more than its share. Safety does not hang on this
-(the ledger and the unique index see to that); it only keeps a lane's batches in order.
+(the ledger and the unique index see to that); it only keeps a lane's batches in order. A worker that
+reaches the database and not the broker would keep its lanes from the others: it leaves (`Worker`).
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ from gateway.platform.postgres import AsyncConnection, connect, load_queries, tr
 
 PERIOD_S = 1.0
 """How often a worker looks whether its share has changed."""
+BROKER_AWAY_S_MAX = 10.0
+"""A worker none of whose lanes has been connected for so long leaves its lanes to the others, where there are
+any, until it reaches the broker again."""
 
 _QUERIES = load_queries(Path(__file__).parent / "sql" / "leases.sql")
 
@@ -41,6 +45,10 @@ class Leases:
     async def close(self) -> None:
         """Give everything back."""
         await self._connection.close()
+
+    async def has_company(self) -> bool:
+        """Tell whether there are other workers."""
+        return await self._workers() > 1
 
     async def surplus(self) -> set[int]:
         """Return the lanes to give up because other workers lack their share."""
@@ -70,7 +78,10 @@ class Leases:
         return new
 
     async def _share(self) -> int:
+        return -(-wire.LANES // max(await self._workers(), 1))
+
+    async def _workers(self) -> int:
         with translated():
             rows = await self._connection.execute(_QUERIES["count_workers"])
             ((workers,),) = await rows.fetchall()
-        return -(-wire.LANES // max(int(workers), 1))
+        return int(workers)

@@ -6,7 +6,7 @@ import numpy as np
 from prometheus_client import Counter, Gauge, Histogram
 
 from ingest.attribution.settle import SettledSlots
-from ingest.store import Committed, Prepared
+from ingest.store import Committed
 from ingest.verdicts import Verdict
 
 MEASUREMENTS = Counter(
@@ -17,7 +17,9 @@ MEASUREMENTS = Counter(
 PUBLISHED = Counter("hearth_ingest_published", "Measurements in new batches.")
 BATCHES = Counter("hearth_ingest_batches", "Batches: new, or again (redelivered).", ["what"])
 REJECTED = Counter(
-    "hearth_ingest_rejected_messages", "Messages that are no batch of their hub.", ["reason"]
+    "hearth_ingest_rejected_messages",
+    "Messages that are no batch of their hub, or another batch than came under their number.",
+    ["reason"],
 )
 SHED = Counter(
     "hearth_ingest_shed_messages",
@@ -52,7 +54,7 @@ LANES = Gauge("hearth_ingest_lanes", "Lanes that this worker reads.")
 HELD_BYTES = Gauge("hearth_ingest_held_bytes", "Bytes read from the lanes and not committed yet.")
 
 
-def count_committed(prepared: Prepared, committed: Committed) -> None:
+def count_committed(committed: Committed) -> None:
     """Count one committed flush."""
     counts = np.bincount(committed.verdict, minlength=256)
     for verdict in Verdict:
@@ -66,7 +68,7 @@ def count_committed(prepared: Prepared, committed: Committed) -> None:
         PUBLISHED.inc(outcome.batch.header.count)
         if outcome.batch.undecoded:
             MEASUREMENTS.labels(Verdict.UNDECODED.name.lower()).inc(len(outcome.batch.undecoded))
-    for rejected in prepared.content.flush.rejected:
+    for rejected in committed.rejected:
         REJECTED.labels(rejected.reason.name.lower()).inc()
     LOOKED_UP.inc(committed.looked_up)
 

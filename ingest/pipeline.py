@@ -243,7 +243,8 @@ class Pipeline:
                 await self._divide(messages, error, session, earlier)
                 return
             else:
-                metrics.count_committed(prepared, committed)
+                metrics.count_committed(committed)
+                tell_differing(committed)
                 self._forget_late(prepared, committed)
                 await earlier()
                 self._answer(prepared.content.flush, committed.outcomes)
@@ -325,6 +326,14 @@ def _judged(messages: Sequence[Message], registry: Registry, now_ms: int) -> tup
     return flush, judge(
         flush.records, reference_ms(flush), hub_homes(flush), registry, _tables, now_ms
     )
+
+
+def tell_differing(committed: Committed) -> None:
+    """Log the batches that came under a number of another: a person has to see why."""
+    for rejected in committed.rejected:
+        if rejected.reason is Verdict.BATCH_DIFFERS:
+            hub = wire.hub_name(rejected.message.hub or 0)
+            _log.error("batch_differs", hub=hub, which=rejected.detail)
 
 
 def receipts_by_hub(outcomes: Iterable[Outcome]) -> list[tuple[int, bytes]]:

@@ -34,7 +34,7 @@ from gateway.platform.postgres import (
 from gateway.stored import FLAG_UNUSUAL
 from ingest.baselines.memory import Memory
 from ingest.baselines.rule import Ready, key_of
-from ingest.batches import Batch, Flush, Rejected
+from ingest.batches import Batch, Flush, Rejected, differing
 from ingest.elsewhere import concerned, take_back, withhold
 from ingest.guard import hold_devices, hold_links
 from ingest.newest import Newest
@@ -44,11 +44,11 @@ from ingest.table import newest_stored, send, settle_stored
 from ingest.verdicts import Judged, Verdict
 from ingest.writing import (
     REDELIVERED,
+    Before,
     Content,
     Key,
     Outcome,
     Places,
-    Terms,
     Verdicts,
     Writing,
     key_of_batch,
@@ -91,10 +91,15 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Committed:
-    """What a transaction did: an outcome for each batch, and the final verdict of each record."""
+    """What a transaction did: an outcome for each batch, and the final verdict of each record.
+
+    `rejected`: the messages that were set apart, with those that are other batches than came before
+    under their numbers.
+    """
 
     outcomes: tuple[Outcome, ...]
     verdict: Verdicts
+    rejected: tuple[Rejected, ...]
     looked_up: int
 
 
@@ -255,9 +260,12 @@ class Store:
         for stream in writing.streams:
             await send(self.connection, stream)
         await record_change(self.connection, writing.changed, content.stored_at_ms)
-        await self._keep_undecoded(content, writing.outcomes)
+        rejected = (*content.flush.rejected, *_differing(content.flush.batches, before))
+        await self._keep_undecoded(content, writing.outcomes, rejected)
         await take_back(self.connection, rows, which, found.earlier)
-        return Committed(outcomes=writing.outcomes, verdict=verdict, looked_up=len(asked))
+        return Committed(
+            outcomes=writing.outcomes, verdict=verdict, rejected=rejected, looked_up=len(asked)
+        )
 
     async def _newest_stored(
         self, prepared: Prepared, unknown: Ids
@@ -266,7 +274,7 @@ class Store:
         places = places[np.isin(rows.judged.device_id[places], unknown)]
         return await newest_stored(self.connection, rows, places, unknown)
 
-    async def _committed_before(self, batches: Sequence[Batch]) -> dict[Key, Terms]:
+    async def _committed_before(self, batches: Sequence[Batch]) -> dict[Key, Before]:
         rows = await self.connection.execute(
             _QUERIES["committed_batches"],
             {
@@ -276,8 +284,8 @@ class Store:
             },
         )
         return {
-            (hub_id, epoch, sequence): (stored, duplicate, quarantined)
-            async for hub_id, epoch, sequence, stored, duplicate, quarantined in rows
+            (hub_id, epoch, sequence): Before(terms=(*terms,), checksum=checksum)
+            async for hub_id, epoch, sequence, *terms, checksum in rows
         }
 
     async def _lock_homes(self, prepared: Prepared) -> None:
@@ -313,14 +321,16 @@ class Store:
         places = np.flatnonzero(prepared.verdict <= Verdict.DUPLICATE)
         self._newest.note(judged.device_id[places], judged.identity_ms[places])
 
-    async def _keep_undecoded(self, content: Content, outcomes: Sequence[Outcome]) -> None:
+    async def _keep_undecoded(
+        self, content: Content, outcomes: Sequence[Outcome], rejected: Sequence[Rejected]
+    ) -> None:
         payloads = [
             row
             for outcome, batch_id in zip(outcomes, content.batch_ids.tolist(), strict=True)
             if outcome.batch.undecoded and not outcome.again
             for row in _payload_rows(outcome.batch, batch_id)
         ]
-        messages = [_message_row(rejected) for rejected in content.flush.rejected]
+        messages = [_message_row(one) for one in rejected]
         messages.sort(key=itemgetter("digest"))  # two workers lock rows in one order
         async with self.connection.cursor() as cursor:
             if payloads:
@@ -334,7 +344,17 @@ def _has_repeats(committed: Committed) -> bool:
     return again or bool((committed.verdict == Verdict.DUPLICATE).any())
 
 
-def _without(prepared: Prepared, before: Mapping[Key, Terms]) -> tuple[Verdicts, Places]:
+def _differing(batches: Sequence[Batch], before: Mapping[Key, Before]) -> list[Rejected]:
+    """Return the batches that came under a number of another; their receipt is that one's."""
+    found = []
+    for batch in batches if before else ():
+        former = before.get(key_of_batch(batch))
+        if former is not None and former.differs_from(batch):
+            found.append(differing(batch))
+    return found
+
+
+def _without(prepared: Prepared, before: Mapping[Key, Before]) -> tuple[Verdicts, Places]:
     """Leave out the batches that were committed before, and settle the others anew."""
     flush, rows = prepared.content.flush, prepared.content.rows
     again = np.array([key_of_batch(batch) in before for batch in flush.batches], np.bool_)

@@ -199,6 +199,50 @@ class Lane:
             connection.close()
 
 
+async def reaches(broker: Callable[[], BrokerAddress]) -> bool:
+    """Tell whether the broker takes us now, in a session that leaves nothing behind."""
+    try:
+        async with asyncio.timeout(CONNECT_S_MAX):
+            address = broker()
+            reader, writer = await asyncio.open_connection(
+                address.host, address.port, ssl=address.tls
+            )
+            try:
+                writer.write(_connect_packet(address, "hearth-ingest-away", keeps_session=False))
+                accepted = await _next_packet(reader)
+                writer.write(mqtt5.DisconnectPacket().write())
+            finally:
+                writer.close()
+    except (OSError, EOFError, TimeoutError, ValueError, IndexError, UnavailableError, UsageError):
+        return False
+    return (
+        isinstance(accepted, mqtt5.ConnAckPacket)
+        and accepted.reason_code is mqtt5.ConnAckReasonCode.SUCCESS
+    )
+
+
+async def _next_packet(reader: asyncio.StreamReader) -> object:
+    """Return what the broker says first."""
+    data = b""
+    while (size := _packet_size(memoryview(data))) is None or size > len(data):
+        data += await reader.readexactly(1)
+    packet, _size = mqtt5.read(memoryview(data))
+    return packet
+
+
+def _connect_packet(broker: BrokerAddress, client_id: str, *, keeps_session: bool) -> bytes:
+    password = broker.password
+    return mqtt5.ConnectPacket(
+        client_id,
+        clean_start=not keeps_session,
+        session_expiry_interval=SESSION_EXPIRY_S if keeps_session else 0,
+        receive_max=RECEIVE_MAX,
+        keep_alive=KEEP_ALIVE_S,
+        username=broker.username,
+        password=password.get_secret_value().encode() if password else None,
+    ).write()
+
+
 class _Connection(asyncio.Protocol):
     """One connection of a lane: bytes in, messages out."""
 
@@ -223,18 +267,8 @@ class _Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by name
-        password = self._broker.password
-        self.write(
-            mqtt5.ConnectPacket(
-                f"hearth-ingest-{self._lane:02d}",
-                clean_start=False,
-                session_expiry_interval=SESSION_EXPIRY_S,
-                receive_max=RECEIVE_MAX,
-                keep_alive=KEEP_ALIVE_S,
-                username=self._broker.username,
-                password=password.get_secret_value().encode() if password else None,
-            ).write()
-        )
+        name = f"hearth-ingest-{self._lane:02d}"
+        self.write(_connect_packet(self._broker, name, keeps_session=True))
         self._await_ping()
 
     def data_received(self, data: bytes) -> None:

@@ -58,6 +58,7 @@ class Verdict(IntEnum):
     HUB_UNKNOWN = 71
     HUB_FOREIGN = 72
     HUB_REVOKED = 73
+    BATCH_DIFFERS = 74
 
 
 REASONS: dict[Verdict, Text] = {
@@ -83,6 +84,9 @@ REASONS: dict[Verdict, Text] = {
     Verdict.HUB_UNKNOWN: Text(zh="网关未登记", en="the hub is not enrolled"),
     Verdict.HUB_FOREIGN: Text(zh="主题与批次的网关不符", en="the batch names another hub"),
     Verdict.HUB_REVOKED: Text(zh="网关已吊销", en="the hub was revoked"),
+    Verdict.BATCH_DIFFERS: Text(
+        zh="批次编号重复而内容不同", en="another batch came before under its number"
+    ),
 }
 
 

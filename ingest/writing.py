@@ -27,6 +27,20 @@ Key = tuple[int, int, int]
 """(hub key, epoch, sequence) of a batch."""
 Terms = tuple[int, int, int]
 """Stored, duplicate, quarantined."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Before:
+    """A batch as it was committed; `checksum` None: before there were any."""
+
+    terms: Terms
+    checksum: int | None
+
+    def differs_from(self, batch: Batch) -> bool:
+        """Tell whether another batch came under its number."""
+        return self.checksum is not None and self.checksum % (1 << 32) != batch.checksum
+
+
 Verdicts = npt.NDArray[np.uint8]
 Places = npt.NDArray[np.intp]
 
@@ -70,7 +84,7 @@ class Content:
     stored_at_ms: int
 
     def written(
-        self, verdict: Verdicts, places: Places, before: Mapping[Key, Terms] | None = None
+        self, verdict: Verdicts, places: Places, before: Mapping[Key, Before] | None = None
     ) -> Writing:
         """Return what is written under these verdicts; `places` are stored, in the index's order.
 
@@ -106,6 +120,11 @@ class Content:
             ("sequence", Type.INT8, [header.sequence for header in headers]),
             ("reference_at", Type.INT8, timestamps(reference_ms)),
             ("committed_at", Type.INT8, timestamps(committed_ms)),
+            (
+                "checksum",
+                Type.INT4,
+                np.array([o.batch.checksum for _i, o in new], np.uint32).view(np.int32),
+            ),
             ("hub_id", Type.INT4, [outcome.batch.hub_id for _i, outcome in new]),
             ("published", Type.INT4, [header.count for header in headers]),
             ("stored", Type.INT4, [outcome.stored for _i, outcome in new]),
@@ -139,21 +158,21 @@ def key_of_batch(batch: Batch) -> Key:
     return (batch.hub_id, batch.header.epoch, batch.header.sequence)
 
 
-def _outcomes(flush: Flush, verdict: Verdicts, before: Mapping[Key, Terms]) -> tuple[Outcome, ...]:
+def _outcomes(flush: Flush, verdict: Verdicts, before: Mapping[Key, Before]) -> tuple[Outcome, ...]:
     count = len(flush.batches)
     stored = np.bincount(flush.batch_of[verdict == Verdict.STORED], minlength=count).tolist()
     duplicate = np.bincount(flush.batch_of[verdict == Verdict.DUPLICATE], minlength=count).tolist()
     outcomes = []
     for batch, new, repeated in zip(flush.batches, stored, duplicate, strict=True):
-        receipt = before.get(key_of_batch(batch)) if before else None
-        terms = receipt or (new, repeated, batch.header.count - new - repeated)
+        former = before.get(key_of_batch(batch)) if before else None
+        terms = former.terms if former else (new, repeated, batch.header.count - new - repeated)
         outcomes.append(
             Outcome(
                 batch=batch,
                 stored=terms[0],
                 duplicate=terms[1],
                 quarantined=terms[2],
-                again=receipt is not None,
+                again=former is not None,
             )
         )
     return tuple(outcomes)

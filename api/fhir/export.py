@@ -2,7 +2,9 @@
 
 An export is a record in the store and files in a folder. It goes on resident by resident, each read
 through `Archive.reading` as the one who asked, and notes after each how long the files are: a worker
-that takes it over, after a restart of the API, cuts off what lies behind and goes on from there.
+that takes it over, after a restart of the API, goes on from there. It has files of its own, with a copy of
+what was noted, and from then on only it can note anything: a worker that was taken for dead, and is not,
+writes to files that nobody reads, until it learns of it.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ import asyncio
 import os
 import shutil
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -31,13 +33,14 @@ from api.fhir.store import FhirStore
 from gateway.errors import UnavailableError
 from gateway.platform.logs import get_logger
 from gateway.platform.postgres import Jsonb, TupleRow, load_queries
+from gateway.platform.pruning import ROWS_AT_ONCE, TOLD_KEPT_DAYS
 
 KINDS = ("Patient", "Device", "Observation")
 """What can be exported."""
 RUNNING_MAX = 4
 """So many exports are under way at once; a further one is refused (429)."""
 KEPT_H = 24
-"""The files of a finished export are kept so long, then removed."""
+"""The files of a finished export are kept so long, then removed; that it was asked for, `TOLD_KEPT_DAYS`."""
 LEASE_S = 60
 """A worker that has noted nothing for so long is taken for dead, its export goes to another."""
 LOOK_S = 5.0
@@ -67,11 +70,15 @@ class Status:
     counts: Mapping[str, int]
     finished_at: datetime | None
     error: str | None
+    files_of: int
+    """Whose lease's files are the export's."""
 
 
 @dataclass(slots=True, kw_only=True)
 class _Job:
     id: UUID
+    lease: int
+    files_of: int
     principal: Principal
     kinds: Sequence[str]
     since: datetime | None
@@ -153,15 +160,13 @@ class Exports:
             SignedOutError: the account does not stand any more.
         """
         status = await self.status(principal, export)
-        path = self.file(export, kind)
-        if status is None or status.state != "complete" or kind not in KINDS or not path.is_file():
+        if status is None or status.state != "complete" or kind not in KINDS:
+            return None
+        path = self._file(export, status.files_of, kind)
+        if not path.is_file():
             return None
         await self._archive.note(principal, "export.read", export=str(export), kind=kind)
         return path
-
-    def file(self, export: UUID, kind: str) -> Path:
-        """Return where the resources of a kind lie."""
-        return self._of(export) / f"{kind}.ndjson"
 
     async def run_forever(self) -> None:
         """Work on exports, one after the other, and remove what is old."""
@@ -181,7 +186,12 @@ class Exports:
     def _of(self, export: UUID) -> Path:
         return self._folder / str(export)
 
+    def _file(self, export: UUID, lease: int, kind: str) -> Path:
+        """Return where the resources of a kind lie that a lease's worker writes."""
+        return self._of(export) / str(lease) / f"{kind}.ndjson"
+
     async def _sweep(self) -> None:
+        await self._archive.write(_SQL["forget"], {"days": TOLD_KEPT_DAYS, "rows": ROWS_AT_ONCE})
         rows = await self._archive.rows(_SQL["kept"], {"hours": KEPT_H})
         kept = {str(export) for (export,) in rows}
         if self._folder.is_dir():
@@ -193,9 +203,12 @@ class Exports:
         rows = await self._archive.write(_SQL["claim"], {"lease_s": LEASE_S})
         if not rows:
             return None
-        export, principal, kinds, since, behind, done, everyone, sizes, counts = rows[0]
+        (export, lease, files_of, principal, kinds, since, behind, done, everyone, sizes,
+         counts) = rows[0]  # fmt: skip
         return _Job(
             id=export,
+            lease=lease,
+            files_of=files_of,
             principal=principal_from_json(principal),
             kinds=kinds,
             since=since,
@@ -221,21 +234,22 @@ class Exports:
             _log.exception("export_failed", export=str(job.id))
             error = failure.strerror or "disk"
         except asyncio.CancelledError:
-            await asyncio.shield(self._archive.write(_SQL["release"], {"export": job.id}))
+            mine = {"export": job.id, "lease": job.lease}
+            await asyncio.shield(self._archive.write(_SQL["release"], mine))
             raise
-        await self._archive.write(_SQL["finish"], {"export": job.id, "error": error})
-        _log.info("export_finished", export=str(job.id), residents=job.done, error=error)
+        ended = {"export": job.id, "lease": job.lease, "error": error}
+        if await self._archive.write(_SQL["finish"], ended):
+            _log.info("export_finished", export=str(job.id), residents=job.done, error=error)
 
     @asynccontextmanager
     async def _files(self, job: _Job) -> AsyncIterator[Mapping[str, BinaryIO]]:
-        """Open the files of an export, cut to where they are whole.
+        """Open files of this lease's own, with what was noted of the export.
 
         Where one does not reach that far (the folder is another's, or a power cut took what was noted)
         the export begins anew: a file is never filled up with what it lacks.
         """
-        folder = self._of(job.id)
-        await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True, mode=0o700)
-        files = {kind: self.file(job.id, kind).open("ab") for kind in job.kinds}
+        await asyncio.to_thread(self._copy_noted, job)
+        files = {kind: self._file(job.id, job.lease, kind).open("ab") for kind in job.kinds}
         try:
             if any(file.tell() < job.sizes.get(kind, 0) for kind, file in files.items()):
                 _log.warning("export_begins_anew", export=str(job.id))
@@ -243,16 +257,33 @@ class Exports:
             for kind, file in files.items():
                 file.truncate(job.sizes.get(kind, 0))
                 file.seek(0, os.SEEK_END)
-            await self._note(job, files)
+            if await self._note(job, files):
+                await asyncio.to_thread(self._remove_former, job)
             yield files
         finally:
             for file in files.values():
                 file.close()
 
+    def _copy_noted(self, job: _Job) -> None:
+        """Copy what the worker before may still be writing to."""
+        folder = self._of(job.id) / str(job.lease)
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for kind in job.kinds:
+            with suppress(FileNotFoundError):  # nothing was noted, or it is gone
+                shutil.copyfile(
+                    self._file(job.id, job.files_of, kind), self._file(job.id, job.lease, kind)
+                )
+
+    def _remove_former(self, job: _Job) -> None:
+        """Remove the files of workers before; what one of them still has open goes with it."""
+        for folder in self._of(job.id).iterdir():
+            if not folder.name.isdecimal() or int(folder.name) < job.lease:
+                shutil.rmtree(folder, ignore_errors=True)
+
     async def _write_all(
         self, job: _Job, files: Mapping[str, BinaryIO], parts: Sequence[Part]
     ) -> bool:
-        """Write resident after resident; tells whether it went to the end (no: it was cancelled)."""
+        """Write resident after resident; tells whether it went to the end (no: cancelled, or another's)."""
         while True:
             page = await self._store.patients(job.principal, job.behind, PATIENTS_A_PAGE)
             job.all = max(job.all, job.done + len(page))
@@ -298,6 +329,7 @@ class Exports:
             _SQL["progress"],
             {
                 "export": job.id,
+                "lease": job.lease,
                 "behind": job.behind,
                 "done": job.done,
                 "all": job.all,
@@ -316,7 +348,8 @@ def lines_of(rows: Sequence[Row], wanted: Wanted) -> tuple[bytes, int]:
 
 
 def _status(row: TupleRow) -> Status:
-    export, request, state, started_at, done, everyone, counts, finished_at, error = row
+    (export, request, state, started_at, done, everyone, counts, finished_at, error,
+     files_of) = row  # fmt: skip
     return Status(
         id=export,
         request=request,
@@ -327,6 +360,7 @@ def _status(row: TupleRow) -> Status:
         counts=counts,
         finished_at=finished_at,
         error=error,
+        files_of=files_of,
     )
 
 

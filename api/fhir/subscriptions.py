@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -42,6 +43,7 @@ from gateway.platform.changes import (
 )
 from gateway.platform.logs import get_logger
 from gateway.platform.postgres import AsyncConnection, Jsonb, TupleRow, load_queries
+from gateway.platform.pruning import PRUNE_S, TOLD_KEPT_DAYS, UNTOLD_KEPT_DAYS, prune
 from gateway.platform.webhook_hosts import Client, open_client
 from gateway.platform.webhook_signature import signature
 
@@ -236,11 +238,15 @@ class Subscriptions:
         return orjson.dumps(bundle), rows[-1][0] if rows else after
 
     async def run_forever(self, base: str) -> None:
-        """Follow the feed and tell what it says."""
+        """Follow the feed, tell what it says, and forget what was told long ago."""
+        forget_at_s = time.monotonic()
         async with open_client(ANSWER_S_MAX) as client:
             while True:
                 try:
                     await self.seal()
+                    if time.monotonic() >= forget_at_s:
+                        await self.forget()
+                        forget_at_s = time.monotonic() + PRUNE_S
                     await self.follow()
                     while await self.deliver(client, base):
                         pass
@@ -254,6 +260,19 @@ class Subscriptions:
             sealed = self._webhooks.seal(subscription, plain)
             parameters = {"subscription": subscription, "sealed": sealed}
             await self._archive.write(_SQL["seal"], parameters)
+
+    async def forget(self) -> int:
+        """Forget events that were told long ago, or longer ago and to nobody; return how many."""
+
+        async def remove(rows: int) -> int:
+            kept = {
+                "told_days": TOLD_KEPT_DAYS,
+                "untold_days": UNTOLD_KEPT_DAYS,
+                "rows": rows,
+            }
+            return len(await self._archive.write(_SQL["forget_events"], kept))
+
+        return await prune(remove)
 
     async def follow(self) -> None:
         """Make events of what has changed since each subscription looked last."""

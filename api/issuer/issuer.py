@@ -29,6 +29,7 @@ from api.issuer.tokens import (
     Account,
     Signer,
 )
+from gateway.platform.pruning import ROWS_AT_ONCE, TOLD_KEPT_DAYS
 
 CODE = timedelta(seconds=60)
 """How long an authorization code is good; RFC 6749, 4.1.2, allows ten minutes."""
@@ -315,6 +316,7 @@ class Issuer:
         code = secrets.token_urlsafe(32)
         for table in ("forget_codes", "forget_refresh"):
             await transaction.run(table)
+        await transaction.run("forget_sessions", days=TOLD_KEPT_DAYS, rows=ROWS_AT_ONCE)
         await transaction.run("proved", account=row["account_id"], step=step)
         await transaction.run(
             "add_code",

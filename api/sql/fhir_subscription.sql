@@ -107,6 +107,24 @@ WITH dead AS (
 UPDATE fhir_subscription SET status = 'error', error = %(error)s
 WHERE subscription_id = %(subscription)s
 
+-- name: forget_events
+-- Forget events that were told, and those that were never taken and nobody caught up with; so many at once. What
+-- an endpoint is still to be told stays.
+DELETE FROM fhir_event
+WHERE (subscription_id, number) IN (
+    SELECT e.subscription_id, e.number
+    FROM fhir_event AS e
+    JOIN fhir_subscription AS s USING (subscription_id)
+    WHERE e.at < now() - make_interval(days => %(told_days)s)
+        AND (
+            e.number <= s.delivered
+            OR s.status <> 'active' AND e.at < now() - make_interval(days => %(untold_days)s)
+        )
+    ORDER BY e.at
+    LIMIT %(rows)s
+)
+RETURNING number
+
 -- name: turn_off
 -- The one who asked may not be told any more.
 UPDATE fhir_subscription SET status = 'off', error = %(error)s

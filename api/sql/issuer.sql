@@ -118,6 +118,16 @@ DELETE FROM issuer.refresh_token AS token
 USING session
 WHERE token.session_id = session.session_id AND session.expires_at < now()
 
+-- name: forget_sessions
+-- The same of sessions, some time after their end; each sign-in makes one, so these are few.
+DELETE FROM session
+WHERE session_id IN (
+    SELECT session_id FROM session
+    WHERE expires_at < now() - make_interval(days => %(days)s)
+    ORDER BY expires_at
+    LIMIT %(rows)s
+)
+
 -- name: forget_assertions
 -- The same of assertions.
 DELETE FROM issuer.assertion WHERE expires_at < now()

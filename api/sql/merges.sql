@@ -39,6 +39,23 @@ SELECT %(merge_id)s, old.link_id, new.link_id
 FROM old
 JOIN new USING (device_id, user_slot, during)
 
+-- name: note_what_stays
+-- Readings in the slots that move which are the other resident's already: they do not go back.
+INSERT INTO resident_merge_measurement (
+    merge_id, measured_at, identity_time, device_id, user_slot, sign, stays
+)
+SELECT %(merge_id)s, m.measured_at, m.identity_time, m.device_id, m.user_slot, m.sign, true
+FROM measurement m
+WHERE m.resident_id = %(kept)s
+    AND EXISTS (
+        SELECT
+        FROM link
+        WHERE link.link_id = ANY(%(links)s)
+            AND link.device_id = m.device_id
+            AND link.user_slot = m.user_slot
+            AND link.during @> m.measured_at
+    )
+
 -- name: move_measurements
 -- Move readings, keep their places, and tell those who follow either entry. Times stay as they were.
 WITH moved AS (
@@ -90,9 +107,22 @@ WHERE moved.merge_id = %(merge_id)s
 RETURNING moved.old_link_id
 
 -- name: restore_links
--- The links of before, in force again.
-INSERT INTO link (device_id, user_slot, resident_id, during)
-SELECT device_id, user_slot, resident_id, during FROM link WHERE link_id = ANY(%(links)s)
+-- The links of before, in force again; a merge before this one made some of them, and finds them by their numbers.
+WITH old AS (
+    SELECT link_id, device_id, user_slot, resident_id, during
+    FROM link
+    WHERE link_id = ANY(%(links)s)
+),
+new AS (
+    INSERT INTO link (device_id, user_slot, resident_id, during)
+    SELECT device_id, user_slot, resident_id, during FROM old
+    RETURNING link_id, device_id, user_slot, during
+)
+UPDATE resident_merge_link AS moved
+SET new_link_id = new.link_id
+FROM old
+JOIN new USING (device_id, user_slot, during)
+WHERE moved.new_link_id = old.link_id
 
 -- name: move_back
 -- Readings that the merge moved, unless they were re-attributed since; and those that came since
@@ -106,14 +136,14 @@ WITH returned AS (
                 SELECT
                 FROM resident_merge_measurement p
                 WHERE p.merge_id = %(merge_id)s
+                    AND NOT p.stays
                     AND p.device_id = m.device_id
                     AND p.user_slot = m.user_slot
                     AND p.sign = m.sign
                     AND p.identity_time = m.identity_time
                     AND p.measured_at = m.measured_at
             )
-            OR m.stored_at > %(merged_at)s
-            AND EXISTS (
+            OR EXISTS (
                 SELECT
                 FROM resident_merge_link moved
                 JOIN link ON link.link_id = moved.new_link_id
@@ -121,6 +151,17 @@ WITH returned AS (
                     AND link.device_id = m.device_id
                     AND link.user_slot = m.user_slot
                     AND link.during @> m.measured_at
+            )
+            AND NOT EXISTS (
+                SELECT
+                FROM resident_merge_measurement p
+                WHERE p.merge_id = %(merge_id)s
+                    AND p.stays
+                    AND p.device_id = m.device_id
+                    AND p.user_slot = m.user_slot
+                    AND p.sign = m.sign
+                    AND p.identity_time = m.identity_time
+                    AND p.measured_at = m.measured_at
             )
         )
     RETURNING measured_at, sign

@@ -27,6 +27,7 @@ from gateway.platform.postgres import (
     translated,
     tuple_row,
 )
+from gateway.platform.pruning import prune
 
 DAYS_KEPT = 7
 """A reader that was away longer finds `is_whole` False and begins anew from the measurements."""
@@ -176,10 +177,14 @@ async def is_whole(connection: AsyncConnection, after: Place) -> bool:
 
 
 async def prune_changes(connection: AsyncConnection) -> int:
-    """Forget what is older than DAYS_KEPT; return how many changes."""
-    with translated():
-        pruned = await connection.execute(_QUERIES["prune"], {"days": DAYS_KEPT})
+    """Forget what is older than DAYS_KEPT; return how many changes. The connection is in autocommit."""
+
+    async def remove(rows: int) -> int:
+        pruned = await connection.execute(_QUERIES["prune"], {"days": DAYS_KEPT, "rows": rows})
         return pruned.rowcount
+
+    with translated():
+        return await prune(remove)
 
 
 def _columns(changed: Changed, stored_at_ms: int) -> dict[str, object]:

@@ -25,11 +25,12 @@ from gateway.platform.changes import (
 from gateway.platform.health import serve_health
 from gateway.platform.logs import get_logger
 from gateway.platform.postgres import AsyncConnection, connect, connect_blocking, translated
+from gateway.platform.pruning import PRUNE_S
 from gateway.platform.secret_files import secret
 from gateway.platform.service import run_until_signalled
 from gateway.platform.webhook_hosts import WebhookHosts, open_client
 from ingest.alerts import metrics
-from ingest.alerts.delivery import ANSWER_S_MAX, Deliverer
+from ingest.alerts.delivery import ANSWER_S_MAX, Deliverer, prune_deliveries
 from ingest.alerts.evaluator import Evaluated, Evaluator
 from ingest.alerts.rules import (
     QUERIES,
@@ -58,8 +59,6 @@ READS_A_CATCH_UP = 1_000
 """A step over days takes at most so many reads of the feed together; the next follows at once."""
 LOOK_S = 300.0
 """How often silence and trouble are looked for."""
-PRUNE_S = 3_600.0
-"""How often old changes are forgotten."""
 DELIVER_S = 1.0
 """How often deliveries are looked for."""
 BACKOFF = Backoff(first_s=0.5, longest_s=10.0)
@@ -205,7 +204,7 @@ class _Service:
             await asyncio.sleep(REST_S_MAX)
 
     async def _look_around(self, connection: AsyncConnection) -> None:
-        """Look for what no reading tells, and forget old changes."""
+        """Look for what no reading tells, and forget old changes and deliveries."""
         await _take_turn(connection, Work.LOOKING)
         await asyncio.to_thread(self._seed)
         evaluator = Evaluator(connection)
@@ -215,6 +214,7 @@ class _Service:
             if time.monotonic() >= prune_at:
                 prune_at = time.monotonic() + PRUNE_S
                 await prune_changes(connection)
+                await prune_deliveries(connection)
             await asyncio.sleep(LOOK_S)
 
     async def _look(self, connection: AsyncConnection, evaluator: Evaluator) -> None:

@@ -14,7 +14,8 @@ from typing import Any
 
 from gateway.platform.backoff import Backoff
 from gateway.platform.logs import get_logger
-from gateway.platform.postgres import AsyncConnection, dict_row
+from gateway.platform.postgres import AsyncConnection, dict_row, translated
+from gateway.platform.pruning import TOLD_KEPT_DAYS, UNTOLD_KEPT_DAYS, prune
 from gateway.platform.webhook_hosts import Client, WebhookHosts
 from gateway.platform.webhook_signature import signature
 from ingest.alerts import metrics
@@ -103,6 +104,26 @@ class Deliverer:
                 why=error,
                 cure="hearth alerts revive",
             )
+
+
+async def prune_deliveries(connection: AsyncConnection) -> int:
+    """Forget what was delivered long ago, and what was given up longer ago; return how many deliveries.
+
+    The connection is in autocommit.
+
+    Raises:
+        UnavailableError: the database is down.
+    """
+
+    async def remove(rows: int) -> int:
+        removed = await connection.execute(
+            QUERIES["prune_deliveries"],
+            {"told_days": TOLD_KEPT_DAYS, "untold_days": UNTOLD_KEPT_DAYS, "rows": rows},
+        )
+        return removed.rowcount
+
+    with translated():
+        return await prune(remove)
 
 
 def body_of(row: Mapping[str, Any]) -> bytes:

@@ -315,6 +315,25 @@ WHERE state = 'dead'
     AND webhook_id IN (SELECT webhook_id FROM webhook WHERE ended_at IS NULL)
     AND (%(webhook)s::integer IS NULL OR webhook_id = %(webhook)s)
 
+-- name: prune_deliveries
+-- Forget deliveries that were made, and those that were given up and nobody tries again; so many at once. What
+-- waits stays, whatever its age.
+DELETE FROM webhook_delivery
+WHERE delivery_id IN (
+    SELECT d.delivery_id
+    FROM webhook_delivery d
+    JOIN webhook w USING (webhook_id)
+    WHERE d.state <> 'waiting'
+        AND d.due_at < now() - %(told_days)s * interval '1 day'
+        AND (
+            d.state = 'delivered'
+            OR w.ended_at IS NOT NULL
+            OR d.due_at < now() - %(untold_days)s * interval '1 day'
+        )
+    ORDER BY d.due_at
+    LIMIT %(rows)s
+)
+
 -- name: last_month_ms
 -- Now, and a month ago.
 SELECT

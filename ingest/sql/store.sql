@@ -1,12 +1,12 @@
 -- One flush is one transaction of these statements and of COPY (ingest.store).
 
 -- name: committed_batches
--- What became of those of the given batches that were committed before: the receipt they had.
-SELECT given.hub_id, given.epoch, given.sequence, b.stored, b.duplicate, b.quarantined
+-- What became of those of the given batches that were committed before: the receipt they had, and what they held.
+SELECT given.hub_id, given.epoch, given.sequence, b.stored, b.duplicate, b.quarantined, b.checksum
 FROM unnest(%(hub_id)s::integer[], %(epoch)s::bigint[], %(sequence)s::bigint[])
     AS given (hub_id, epoch, sequence)
 CROSS JOIN LATERAL (
-    SELECT stored, duplicate, quarantined
+    SELECT stored, duplicate, quarantined, checksum
     FROM batch
     WHERE hub_id = given.hub_id AND epoch = given.epoch AND sequence = given.sequence
     OFFSET 0 -- a look-up by index for each, whatever the planner thinks of the numbers
@@ -34,7 +34,7 @@ VALUES (
 )
 
 -- name: keep_message
--- A message that is no batch; the same one again is only counted.
+-- A message that is no batch, or not the one of its number; the same message again is only counted.
 INSERT INTO quarantine (
     hub_id, kind, reason, received_at, content_bytes, content, digest, message
 )

@@ -17,11 +17,12 @@ import pytest
 
 from gateway.errors import UsageError
 from gateway.platform.postgres import AsyncConnection, connect_blocking
+from gateway.platform.pruning import TOLD_KEPT_DAYS, UNTOLD_KEPT_DAYS
 from gateway.platform.webhook_hosts import REFUSED, WebhookHosts, open_client, webhook_hosts
 from gateway.platform.webhook_signature import signature
 from ingest.alerts import desk
 from ingest.alerts.app import AlertsConfig, run
-from ingest.alerts.delivery import ANSWER_S_MAX, ATTEMPTS_MAX, Deliverer
+from ingest.alerts.delivery import ANSWER_S_MAX, ATTEMPTS_MAX, Deliverer, prune_deliveries
 from tests.alerts import BY, NOW, SETTLED_S_MAX, alerting, arrive, severe
 from tests.worlds import query
 
@@ -229,3 +230,33 @@ def test_a_webhook_beyond_the_admitted_hosts_must_be_public_https_and_bear_no_se
 
 def test_a_signature_is_of_time_and_body() -> None:
     assert signature("k", b"x", 1) != signature("k", b"x", 2) != signature("k", b"y", 2)
+
+
+async def test_deliveries_go_when_they_are_old_and_nobody_needs_them_any_more(
+    connection: AsyncConnection, database: str
+) -> None:
+    tell(database, "http://127.0.0.1:9/a", "http://127.0.0.1:9/b")
+    with connect_blocking(database, application="hearth-tests") as session:
+        desk.end_webhook(session, 2, BY)
+    await arrive(connection, [severe(NOW - timedelta(minutes=9))])
+    ((event,),) = query(database, "SELECT max(event_id) FROM alert_event")
+    await connection.execute("TRUNCATE webhook_delivery")
+    for state, webhook, days in (
+        ("delivered", 1, TOLD_KEPT_DAYS - 1),
+        ("delivered", 1, TOLD_KEPT_DAYS + 1),
+        ("waiting", 1, UNTOLD_KEPT_DAYS + 1),
+        ("dead", 1, TOLD_KEPT_DAYS + 1),
+        ("dead", 1, UNTOLD_KEPT_DAYS + 1),
+        ("dead", 2, TOLD_KEPT_DAYS + 1),
+    ):
+        await connection.execute(
+            "WITH event AS (INSERT INTO alert_event (alert_id, actor, what)"
+            " SELECT alert_id, 'cli:test', 'reopened' FROM alert_event WHERE event_id = %s"
+            " RETURNING event_id)"
+            " INSERT INTO webhook_delivery (webhook_id, event_id, state, due_at)"
+            " SELECT %s, event_id, %s, now() - make_interval(days => %s) FROM event",
+            [event, webhook, state, days],
+        )
+    assert await prune_deliveries(connection) == 3
+    kept = query(database, "SELECT state, webhook_id FROM webhook_delivery ORDER BY delivery_id")
+    assert kept == [("delivered", 1), ("waiting", 1), ("dead", 1)], "to be tried again, or revived"

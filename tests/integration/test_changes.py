@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from gateway.platform import pruning
 from gateway.platform.changes import (
     NOTHING,
     START,
@@ -99,6 +100,19 @@ async def test_a_reader_that_was_away_too_long_is_told(database: str) -> None:
         assert not await is_whole(connection, old.place)
         (new,) = await settled_changes(connection, START, 1)
         assert await is_whole(connection, new.place)
+
+
+async def test_old_changes_go_some_at_a_time_until_none_is_left(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pruning, "ROWS_AT_ONCE", 2)
+    async with await connect(database, application="hearth-tests", autocommit=True) as connection:
+        for resident in range(5):
+            await record_change(connection, of(resident), 1_000)
+        await record_change(connection, of(9), 4_000_000_000_000)
+        assert await prune_changes(connection) == 5
+        (kept,) = await settled_changes(connection, START, 1)
+        assert kept.changed.resident.tolist() == [9]
 
 
 async def test_a_place_that_is_still_to_come_is_not_one_to_go_on_from(database: str) -> None:

@@ -17,9 +17,11 @@ import pytest
 from fhirpy import AsyncFHIRClient
 from fhirpy.base.exceptions import OperationOutcome
 
-from api.fhir.export import RUNNING_MAX
+from api.archive import Archive, open_archive
+from api.fhir.export import LOOK_S, RUNNING_MAX, Exports
 from gateway.platform.postgres import connect_blocking
 from tests.archives import TOKEN, public_id, served, store
+from tests.fixtures.database import as_api
 from tests.worlds import NOON, OTHER_RESIDENT, RESIDENT, a_pressure, a_weight, enter_registry, query
 
 pytestmark = pytest.mark.integration
@@ -109,6 +111,12 @@ async def test_an_export_of_one_kind_since_a_time(database: str, api: httpx.Asyn
         assert {output["type"]: output["count"] for output in manifest["output"]} == counts
 
 
+def file_in(folder: Path) -> Path:
+    """The Observations of the one export, of its last lease."""
+    (file,) = folder.glob("*/*/Observation.ndjson")
+    return file
+
+
 async def exported(database: str, folder: Path) -> str:
     """Export the Observations of residents whose ids are in the order of their keys; return its status's address."""
     enter_registry(database)
@@ -127,8 +135,7 @@ async def test_an_export_goes_on_after_a_crash_where_it_was_whole(
     """The first resident is whole in the files, the second half written: as a killed API leaves it."""
     folder = tmp_path / "exports"
     location = await exported(database, folder)
-    export = location.rsplit("/", 1)[-1]
-    file = folder / export / "Observation.ndjson"
+    file = file_in(folder)
     whole = file.read_bytes()
     lines = whole.splitlines(keepends=True)
     file.write_bytes(b"".join(lines[:3]) + b'{"half a l')
@@ -139,6 +146,7 @@ async def test_an_export_goes_on_after_a_crash_where_it_was_whole(
         )
     async with served(database, folder) as api:
         await finished(api, location)
+    file = file_in(folder)
     assert file.read_bytes() == whole
     with connect_blocking(database, application="hearth-tests") as connection:
         connection.execute(
@@ -149,7 +157,52 @@ async def test_an_export_goes_on_after_a_crash_where_it_was_whole(
     file.write_bytes(whole + b'{"half a l')
     async with served(database, folder) as api:
         await finished(api, location)
-    assert file.read_bytes() == whole
+    assert file_in(folder).read_bytes() == whole
+
+
+class Held(Exports):
+    """A worker that stands still before each resident until it may go on."""
+
+    def __init__(self, archive: Archive, folder: Path) -> None:
+        super().__init__(archive, folder)
+        self.is_there = asyncio.Event()
+        self.may_go_on = asyncio.Event()
+
+    async def _write_resident(self, *given: Any) -> None:  # noqa: ANN401 - passed on
+        self.is_there.set()
+        await self.may_go_on.wait()
+        await super()._write_resident(*given)
+
+
+async def test_a_worker_that_was_taken_for_dead_writes_into_no_file_of_the_one_after_it(
+    database: str, tmp_path: Path
+) -> None:
+    """Two API processes over one folder; one of them notes nothing for longer than its lease."""
+    folder = tmp_path / "exports"
+    location = await exported(database, folder)
+    whole = file_in(folder).read_bytes()
+    query(
+        database,
+        "UPDATE fhir_export SET state = 'running', behind = NULL, residents_done = 0,"
+        " sizes = '{}', counts = '{}', leased_until = '-infinity'",
+    )
+    async with open_archive(as_api(database)) as archive, asyncio.TaskGroup() as group:
+        held = Held(archive, folder)
+        task = group.create_task(held.run_forever())
+        await asyncio.wait_for(held.is_there.wait(), WITHIN_S)
+        query(database, "UPDATE fhir_export SET leased_until = now() - interval '1 s'")
+        async with served(database, folder) as api:
+            manifest = await finished(api, location)
+            held.may_go_on.set()
+            held.is_there.clear()
+            await asyncio.sleep(2 * LOOK_S)  # it ends what it had in hand, and looks for more
+            (output,) = manifest["output"]
+            text = (await api.get(urlsplit(output["url"]).path)).content
+        task.cancel()
+    assert text == whole
+    counts = query(database, "SELECT state, residents_done, counts FROM fhir_export")
+    assert counts == [("complete", 2, {"Observation": output["count"]})]
+    assert file_in(folder).read_bytes() == whole
 
 
 @pytest.mark.parametrize("left", [None, 100])
@@ -164,7 +217,7 @@ async def test_an_export_whose_files_are_shorter_than_noted_begins_anew(
         accepted = await api.get("/fhir/$export?_type=Observation", headers=ASYNC)
         location = accepted.headers["content-location"]
         (before,) = (await finished(api, location))["output"]
-    file = folder / location.rsplit("/", 1)[-1] / "Observation.ndjson"
+    file = file_in(folder)
     whole = file.read_bytes()
     if left is None:
         shutil.rmtree(folder)
@@ -178,14 +231,14 @@ async def test_an_export_whose_files_are_shorter_than_noted_begins_anew(
     async with served(database, folder) as api:
         (after,) = (await finished(api, location))["output"]
     assert after["count"] == before["count"]
-    assert file.read_bytes() == whole
+    assert file_in(folder).read_bytes() == whole
 
 
 async def test_an_export_is_noted_as_long_as_its_files_are(database: str, tmp_path: Path) -> None:
     """The second resident, who has no readings, is written after what was half written is cut off."""
     folder = tmp_path / "exports"
     location = await exported(database, folder)
-    file = folder / location.rsplit("/", 1)[-1] / "Observation.ndjson"
+    file = file_in(folder)
     whole = file.read_bytes()
     file.write_bytes(whole + b'{"half a l')
     query(
@@ -229,6 +282,19 @@ async def test_a_cancelled_export_is_gone(
     assert (await api.get(path)).status_code == 404
     assert list((tmp_path / "exports").iterdir()) == []
     assert (await api.delete(path)).status_code == 404
+
+
+async def test_that_an_export_was_asked_for_is_forgotten_some_time_after_its_files(
+    database: str, tmp_path: Path
+) -> None:
+    location = await exported(database, tmp_path)
+    query(database, "UPDATE fhir_export SET finished_at = now() - interval '31 days'")
+    async with served(database, tmp_path) as api:
+        for _ in range(100):
+            if (await api.get(urlsplit(location).path)).status_code == 404:
+                break
+            await asyncio.sleep(0.1)
+    assert query(database, "SELECT count(*) FROM fhir_export") == [(0,)]
 
 
 async def test_files_are_only_for_whoever_began_the_export(

@@ -18,6 +18,7 @@ from api.archive import open_archive
 from api.fhir.subscriptions import ATTEMPTS_MAX, Subscriptions
 from api.fhir.webhooks import Webhooks
 from gateway.platform.postgres import connect_blocking
+from gateway.platform.pruning import TOLD_KEPT_DAYS, UNTOLD_KEPT_DAYS
 from gateway.platform.webhook_hosts import REFUSED, WebhookHosts
 from gateway.platform.webhook_signature import signature
 from tests.archives import SERVICE, WEBHOOKS, a_token, public_id, store
@@ -388,3 +389,37 @@ def test_a_signature_covers_the_time_and_the_body() -> None:
     assert signature("s", b"x", 1) != signature("s", b"x", 2)
     assert signature("s", b"x", 1) != signature("s", b"y", 1)
     assert signature("s", b"x", 1).startswith("t=1,v1=")
+
+
+@pytest.mark.parametrize(
+    ("status", "days", "kept"),
+    [
+        ("active", TOLD_KEPT_DAYS - 1, [1, 2, 3]),
+        ("active", TOLD_KEPT_DAYS + 1, [2, 3]),
+        ("active", UNTOLD_KEPT_DAYS + 1, [2, 3]),
+        ("error", TOLD_KEPT_DAYS + 1, [2, 3]),
+        ("error", UNTOLD_KEPT_DAYS + 1, []),
+        ("off", UNTOLD_KEPT_DAYS + 1, []),
+    ],
+)
+async def test_events_go_when_they_are_old_and_told_or_nobody_catches_up(
+    database: str, endpoint: Endpoint, status: str, days: int, kept: list[int]
+) -> None:
+    """Three events, the first of which the endpoint took."""
+    enter_registry(database)
+    async with api_over(database) as api:
+        await api.post("/fhir/Subscription", json=wish(database, endpoint.url))
+    with connect_blocking(database, application="hearth-tests") as connection:
+        connection.execute(
+            "UPDATE fhir_subscription SET status = %s, events = 3, delivered = 1", [status]
+        )
+        connection.execute(
+            "INSERT INTO fhir_event (subscription_id, number, at, observations)"
+            " SELECT subscription_id, number, now() - make_interval(days => %s), '{}'"
+            " FROM fhir_subscription, generate_series(1, 3) AS number",
+            [days],
+        )
+    async with teller(database) as subscriptions:
+        assert await subscriptions.forget() == 3 - len(kept)
+    numbers = query(database, "SELECT number FROM fhir_event ORDER BY number")
+    assert [number for (number,) in numbers] == kept

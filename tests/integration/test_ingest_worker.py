@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from bench.chaos.proxy import Network
 from gateway import wire
 from gateway.hub_state import Trouble, devices_part
 from gateway.platform.embedded.broker import Broker
 from gateway.platform.embedded.database import Database
 from gateway.platform.embedded.packages import Packages
 from ingest.batches import Message
+from ingest.leases import BROKER_AWAY_S_MAX, PERIOD_S
 from ingest.ledger import read_ledger
 from ingest.migrations import migrate
 from ingest.verdicts import Verdict
 from tests.fixtures.database import make_timescale
 from tests.fixtures.servers import reachable_folder
-from tests.fixtures.workers import HubClient, Workers, a_hub, eventually
+from tests.fixtures.workers import WITHIN_S, HubClient, Workers, a_hub, eventually
 from tests.worlds import (
     CUFF,
     EPOCH,
@@ -183,6 +187,51 @@ def test_workers_share_the_lanes_and_a_dead_ones_pass_on(workers: Workers) -> No
         hub.publish(*batches(5))
         hub.receipts()
     assert second.is_alive()
+
+
+async def test_a_worker_that_reaches_only_the_database_leaves_its_lanes_until_the_broker_is_back(
+    workers: Workers,
+) -> None:
+    """Its way to the broker is cut, and nothing new gets through."""
+    access = workers.broker.access()
+    port = access.address().port
+    half = [wire.LANES // 2] * 2
+    network = Network(lambda: port)
+    async with network.open():
+        workers.start()
+        apart = workers.start(
+            replace(access, url=access.url.replace(f":{port}", f":{network.port}"))
+        )
+        await asyncio.to_thread(eventually, lambda: sorted(workers.lanes_of().values()) == half)
+        network.weather.is_refusing = True
+        network.cut()
+        alone = BROKER_AWAY_S_MAX + WITHIN_S
+        await asyncio.to_thread(
+            eventually, lambda: list(workers.lanes_of().values()) == [wire.LANES], alone
+        )
+        await asyncio.to_thread(send_and_await, workers)
+        network.weather.is_refusing = False
+        await asyncio.to_thread(eventually, lambda: sorted(workers.lanes_of().values()) == half)
+        apart.kill()
+        await asyncio.sleep(PERIOD_S)  # its connections end before the network does
+
+
+def send_and_await(workers: Workers) -> None:
+    with a_hub(workers.broker) as hub, a_hub(workers.broker, OTHER_HUB) as other:
+        hub.publish(*batches(5))
+        other.publish(a_message(sequence=1, hub=OTHER_HUB))
+        hub.receipts()
+        other.receipts()
+
+
+def test_a_worker_without_company_keeps_its_lanes_while_the_broker_is_away(
+    workers: Workers,
+) -> None:
+    workers.start()
+    eventually(workers.all_lanes_are_held)
+    workers.broker.kill()
+    time.sleep(BROKER_AWAY_S_MAX + 3 * PERIOD_S)
+    assert workers.all_lanes_are_held()
 
 
 def test_a_worker_that_is_killed_in_the_middle_loses_and_doubles_nothing(

@@ -24,6 +24,7 @@ from api.issuer.issuer import ASSERTION_TYPE, challenge_of
 from api.issuer.keys import key_of
 from api.issuer.passwords import STEP_S, is_password
 from gateway.platform.postgres import connect_blocking
+from gateway.platform.pruning import TOLD_KEPT_DAYS
 from tests.archives import API, ISSUER, KEY, a_vault, api_over, public_id
 from tests.worlds import enter_registry, query
 
@@ -315,6 +316,21 @@ async def test_a_disabled_account_is_out_at_once(world: World) -> None:
         accounts.set_disabled(connection, "resident", disabled=True)
     assert (await me(world, got["access_token"])).status_code == 401
     assert (await sign_in(world)).status_code == 403
+
+
+async def test_a_session_is_forgotten_some_time_after_its_end(world: World) -> None:
+    for _ in range(2):
+        await tokens(world)
+    (former,), (recent,) = query(world.dsn, "SELECT session_id FROM session")
+    with connect_blocking(world.dsn, application="hearth-tests") as connection:
+        for session, days in ((former, TOLD_KEPT_DAYS + 1), (recent, TOLD_KEPT_DAYS - 1)):
+            connection.execute(
+                "UPDATE session SET expires_at = now() - make_interval(days => %s)"
+                " WHERE session_id = %s",
+                [days, session],
+            )
+    await sign_in(world)
+    assert query(world.dsn, "SELECT session_id FROM session") == [(recent,)]
 
 
 async def test_signing_out_revokes_the_session(world: World) -> None:

@@ -26,9 +26,11 @@ from gateway.wire import RECORD_BYTES
 from ingest.ledger import read_ledger
 from ingest.quarantine import ActedBy, Filter, replay
 from ingest.registry import load_registry
+from ingest.retime import Slow
 from ingest.store import Store
 from tests.archives import public_id, store
 from tests.flushes import committed
+from tests.retiming import BEHIND, CHINA, retimed, unplaced
 from tests.worlds import (
     NOON,
     OTHER_RESIDENT,
@@ -103,6 +105,64 @@ async def test_what_came_since_by_a_moved_link_goes_back_with_it(
     assert {row[2] for row in query(database, WHOSE)} == {OTHER_RESIDENT}
     assert unmerge(connection, gone, "a mistake").measurements == 2
     assert {row[2] for row in query(database, WHOSE)} == {RESIDENT}
+
+
+async def test_what_was_placed_in_time_since_goes_back_too(
+    connection: Connection, database: str
+) -> None:
+    """Records that waited for a time when their entry was merged."""
+    waiting = [unplaced(NOON - timedelta(hours=hours)) for hours in (1, 2)]
+    async with await connect(database, application="hearth-tests", autocommit=True) as session:
+        await committed(Store(session), a_message(*waiting))
+        kept, gone = both(database)
+        merge(connection, kept, gone, "entered twice")
+        await retimed(session, Slow(by=BEHIND, zone=CHINA))
+    assert {row[2] for row in query(database, WHOSE)} == {OTHER_RESIDENT}
+    assert unmerge(connection, gone, "a mistake").measurements == 2
+    assert {row[2] for row in query(database, WHOSE)} == {RESIDENT}
+
+
+async def test_what_came_since_goes_back_whatever_the_clock_of_the_worker_that_stored_it_says(
+    connection: Connection, database: str
+) -> None:
+    kept, gone = both(database)
+    merge(connection, kept, gone, "entered twice")
+    await store(database, a_pressure())
+    query(database, "UPDATE measurement SET stored_at = stored_at - interval '1 hour'")
+    assert unmerge(connection, gone, "a mistake").measurements == 1
+    assert query(database, "SELECT resident_id FROM measurement") == [(RESIDENT,)]
+
+
+async def test_a_reading_that_was_the_others_before_the_merge_stays_theirs(
+    connection: Connection, database: str
+) -> None:
+    """A person had said so, of a slot that is linked to the double entry."""
+    await store(database, a_pressure(), a_pressure(at=NOON - timedelta(hours=1)))
+    query(
+        database,
+        "UPDATE measurement SET resident_id = 102 WHERE measured_at ="
+        " (SELECT min(measured_at) FROM measurement)",
+    )
+    kept, gone = both(database)
+    merge(connection, kept, gone, "entered twice")
+    assert unmerge(connection, gone, "a mistake").measurements == 1
+    assert [row[2] for row in query(database, WHOSE)] == [OTHER_RESIDENT, RESIDENT]
+
+
+async def test_merges_one_after_the_other_are_undone_to_the_links_of_before(
+    connection: Connection, database: str
+) -> None:
+    connection.execute("INSERT INTO resident OVERRIDING SYSTEM VALUE VALUES (103)")
+    kept, gone = both(database)
+    last = public_id(database, 103)
+    links = query(database, LINKS)
+    merge(connection, kept, gone, "entered twice")
+    merge(connection, last, kept, "entered thrice")
+    await store(database, a_pressure())
+    unmerge(connection, kept, "a mistake")
+    unmerge(connection, gone, "another")
+    assert query(database, LINKS) == links
+    assert query(database, "SELECT resident_id FROM measurement") == [(RESIDENT,)]
 
 
 def withheld(database: str) -> set[tuple[int, int]]:

@@ -7,31 +7,23 @@ import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import datetime, timedelta
-from decimal import Decimal
-from zoneinfo import ZoneInfo
 
 import pytest
 from typer.testing import CliRunner
 
 from gateway.cli.admin import app
 from gateway.errors import UsageError
-from gateway.measurement import Measurement, TimeQuality, device_address
-from gateway.platform.audit import AuditEvent
+from gateway.measurement import TimeQuality, device_address
 from gateway.platform.postgres import AsyncConnection, connect
 from ingest.ledger import read_ledger
-from ingest.registry import load_registry
-from ingest.retime import Anchor, By, Choice, LaterFacts, Retimed, Slow, retime
+from ingest.retime import Anchor, Choice, LaterFacts, Slow
 from ingest.store import Store
 from ingest.verdicts import Verdict
 from tests.flushes import committed
+from tests.retiming import BEHIND, CHINA, as_shown, retimed, unplaced
 from tests.worlds import CUFF, NOON, a_message, a_pressure, enter_registry, query
 
 pytestmark = pytest.mark.integration
-
-CHINA = ZoneInfo("Asia/Shanghai")
-BEHIND = timedelta(days=4000, seconds=12)
-"""A new battery took the clock so far back."""
-EVENT = AuditEvent(actor="cli:nurse", action="device.retime", reason="battery changed")
 
 
 @pytest.fixture
@@ -39,27 +31,6 @@ async def connection(database: str) -> AsyncIterator[AsyncConnection]:
     enter_registry(database)
     async with await connect(database, application="hearth-tests", autocommit=True) as session:
         yield session
-
-
-def as_shown(true_at: datetime, *, systolic: int = 128) -> Measurement:
-    """A cuff's measurement, stamped by the clock that is behind; its device's time is local."""
-    shown = a_pressure(Decimal(systolic), at=true_at - BEHIND)
-    return replace(shown, measured_at=true_at, received_at=true_at + timedelta(minutes=1))
-
-
-def unplaced(true_at: datetime, *, systolic: int = 128) -> Measurement:
-    measurement = as_shown(true_at, systolic=systolic)
-    return replace(
-        measurement, time_quality=TimeQuality.UNPLACED, measured_at=measurement.received_at
-    )
-
-
-async def retimed(
-    connection: AsyncConnection, by: By, *, dry_run: bool = False, choice: Choice | None = None
-) -> Retimed:
-    registry = await load_registry(connection)
-    chosen = choice or Choice(device=CUFF)
-    return await retime(connection, registry, chosen, by, event=EVENT, dry_run=dry_run)
 
 
 def stored(database: str) -> list[tuple[datetime, int]]:

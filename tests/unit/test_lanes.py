@@ -7,12 +7,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 import mqtt5
+import pytest
 
 from gateway import wire
 from gateway.platform.broker_address import BrokerAddress
 from gateway.platform.settings import LOOPBACK
+from ingest import subscriber
 from ingest.batches import Message
-from ingest.subscriber import Intake, Lane
+from ingest.subscriber import Intake, Lane, reaches
 
 TOPIC = wire.topic(0xA1, wire.Channel.BATCH)
 
@@ -89,3 +91,17 @@ async def test_what_was_read_by_a_lost_connection_counts_until_it_is_committed()
         await arrived.get()  # it reads on
         running.cancel()
         await asyncio.wait([running])
+
+
+async def test_a_broker_is_reached_when_it_answers_and_not_when_it_only_listens(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A proxy, a load balancer: the connection stands, and nobody is behind it."""
+    monkeypatch.setattr(subscriber, "CONNECT_S_MAX", 0.5)
+    async with a_broker() as port:
+        assert await reaches(lambda: BrokerAddress(host=LOOPBACK, port=port))
+    silent = await asyncio.start_server(lambda _reader, writer: writer.close(), LOOPBACK, 0)
+    async with silent:
+        port = silent.sockets[0].getsockname()[1]
+        assert not await reaches(lambda: BrokerAddress(host=LOOPBACK, port=port))
+    assert not await reaches(lambda: BrokerAddress(host=LOOPBACK, port=port))

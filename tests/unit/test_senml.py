@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -172,6 +174,15 @@ def test_no_more_readings_than_a_batch_has() -> None:
 
 def test_a_value_twice_at_one_time_is_refused() -> None:
     assert "came before" in str(refusal(pack(pressure(), pressure(v=129))))
+
+
+def test_a_pack_that_is_written_in_another_way_and_later_is_the_same_batch() -> None:
+    """A third-party hub makes its JSON anew: other spaces, other order of labels."""
+    payload = pack(pressure(), pressure(n=f"{CUFF_NAME}diastolic_mmhg", v=82))
+    spaced = json.dumps([dict(reversed(one.items())) for one in json.loads(payload)], indent=1)
+    later = replace(as_message(spaced.encode()), received_at=NOON + timedelta(hours=1))
+    flush = read_messages([as_message(payload), later], a_registry())
+    assert (len(flush.batches), flush.rejected) == (1, ())
 
 
 def test_a_pack_stands_beside_batches_in_a_flush() -> None:

@@ -41,5 +41,12 @@ SELECT
     )
 
 -- name: prune
--- Forget changes that everybody has had time to read.
-DELETE FROM change WHERE stored_at < now() - %(days)s * interval '1 day'
+-- Forget changes that everybody has had time to read, so many at once.
+DELETE FROM change
+WHERE (transaction_id, change_id) IN (
+    SELECT transaction_id, change_id
+    FROM change
+    WHERE stored_at < now() - %(days)s * interval '1 day'
+    ORDER BY stored_at
+    LIMIT %(rows)s
+)

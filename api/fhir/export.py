@@ -192,12 +192,13 @@ class Exports:
 
     async def _sweep(self) -> None:
         await self._archive.write(_SQL["forget"], {"days": TOLD_KEPT_DAYS, "rows": ROWS_AT_ONCE})
+        # The folders first: what another worker begins from here on has none yet, or is asked about.
+        folders = list(self._folder.iterdir()) if self._folder.is_dir() else []
         rows = await self._archive.rows(_SQL["kept"], {"hours": KEPT_H})
         kept = {str(export) for (export,) in rows}
-        if self._folder.is_dir():
-            for folder in self._folder.iterdir():
-                if folder.name not in kept:
-                    await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+        for folder in folders:
+            if folder.name not in kept:
+                await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
     async def _claim(self) -> _Job | None:
         rows = await self._archive.write(_SQL["claim"], {"lease_s": LEASE_S})

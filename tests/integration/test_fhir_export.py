@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, LiteralString
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -19,7 +20,7 @@ from fhirpy.base.exceptions import OperationOutcome
 
 from api.archive import Archive, open_archive
 from api.fhir.export import LOOK_S, RUNNING_MAX, Exports
-from gateway.platform.postgres import connect_blocking
+from gateway.platform.postgres import TupleRow, connect_blocking, sql
 from tests.archives import TOKEN, public_id, served, store
 from tests.fixtures.database import as_api
 from tests.worlds import NOON, OTHER_RESIDENT, RESIDENT, a_pressure, a_weight, enter_registry, query
@@ -203,6 +204,30 @@ async def test_a_worker_that_was_taken_for_dead_writes_into_no_file_of_the_one_a
     counts = query(database, "SELECT state, residents_done, counts FROM fhir_export")
     assert counts == [("complete", 2, {"Observation": output["count"]})]
     assert file_in(folder).read_bytes() == whole
+
+
+async def test_a_folder_that_another_worker_makes_meanwhile_is_not_swept_away(
+    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not among those that were to be kept a moment before."""
+    meanwhile, old = (tmp_path / str(uuid4()) for _ in range(2))
+    old.mkdir()
+    async with open_archive(as_api(database)) as archive:
+        rows = archive.rows
+
+        async def asked(statement: sql.SQL, parameters: dict[str, object]) -> Sequence[TupleRow]:
+            answer = await rows(statement, parameters)
+            meanwhile.mkdir(exist_ok=True)
+            return answer
+
+        monkeypatch.setattr(archive, "rows", asked)
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(Exports(archive, tmp_path).run_forever())
+            async with asyncio.timeout(WITHIN_S):
+                while old.exists():  # noqa: ASYNC110 - the file system has no event to wait for
+                    await asyncio.sleep(0.01)
+            task.cancel()
+    assert meanwhile.exists()
 
 
 @pytest.mark.parametrize("left", [None, 100])

@@ -18,7 +18,7 @@ from api.registry import end_link, list_links, register
 from gateway.errors import UsageError
 from gateway.gatt.times import ms_since_epoch
 from gateway.measurement import Measurement, device_address
-from gateway.platform.changes import end_of_changes
+from gateway.platform.changes import START
 from gateway.platform.postgres import AsyncConnection, Connection, connect, connect_blocking
 from ingest.batches import Message, hub_homes, read_messages, reference_ms
 from ingest.guard import StaleRegistryError
@@ -438,9 +438,9 @@ async def test_whoever_follows_along_reads_of_both_owners(
     admin: Connection, worker: AsyncConnection, database: str
 ) -> None:
     await stored(worker, *hourly(2))
-    behind = await end_of_changes(worker)
+    (first,) = await settled_changes(worker, START, 1)
     move(admin)
-    (change,) = await settled_changes(worker, behind, 1)
+    (change,) = await settled_changes(worker, first.place, 1)
     ms = ms_since_epoch(NOON)
     assert change.changed.resident.tolist() == [101, 102]
     assert change.changed.oldest_ms.tolist() == [ms, ms]

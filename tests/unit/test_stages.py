@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
+from pathlib import Path
 
 import pytest
 
 from gateway.cli.stages import TESTS, Stage, run_stages
+from gateway.cli.test import TEST_HOME, environment_for, place_for_data
 
 GOOD, BAD, WORSE = (("-c", f"raise SystemExit({status})") for status in (0, 1, 2))
 
@@ -37,3 +40,19 @@ def test_only_tests_are_tried_again_and_only_those_that_failed() -> None:
     assert [stage.again[2:4] for stage in TESTS] == [
         ("--last-failed", "--last-failed-no-failures")
     ] * len(TESTS)
+
+
+def test_the_data_of_the_tests_is_in_memory_only_where_there_is_room(tmp_path: Path) -> None:
+    assert place_for_data(tmp_path, bytes_min=0) == tmp_path
+    assert place_for_data(tmp_path, bytes_min=1 << 60) is None
+    assert place_for_data(tmp_path / "not there", bytes_min=0) is None
+
+
+def test_what_python_compiles_for_the_tests_is_kept_for_as_long_as_they_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    code = f"import os, fractions; assert os.environ[{TEST_HOME!r}] == {str(tmp_path)!r}"
+    stage = Stage(title="compiles", arguments=("-c", code))
+    assert run_stages([stage], environment_for(tmp_path)) == 0
+    assert list((tmp_path / "compiled").rglob("fractions.*.pyc"))

@@ -1,9 +1,8 @@
 """Pages of measurements as bytes, straight from the database's rows.
 
 The same bytes as orjson makes of `api.json_rows.measurement_document`, which stays the definition (a
-test holds them together): what does not change from one reading of a device to the next, names, units,
-absences, is a template, made once from the definition's own words; a row fills in times and numbers, the times of a page made
-by NumPy at once. What a template cannot say (a value converted from another unit, or counted in tens) is left to the definition.
+test holds them together): what readings of a kind have in common, names, units, absences, is a template, made once from the
+definition's own words; a row fills in its device, times and numbers, the times of a page made by NumPy at once. What a template cannot say (a value converted from another unit, or counted in tens) is left to the definition.
 """
 
 from __future__ import annotations
@@ -28,9 +27,10 @@ from gateway.vitals import BY_CODE
 from gateway.wire import OFFSET_STEP_MIN
 
 TEMPLATES_MAX = 4096
-"""Templates that are kept: one a device and what its readings have in common."""
+"""Templates that are kept: a kind each. There are some hundreds, however many the devices are."""
 
 _TEXT, _TEXT_JSON = "\x01", rb"\u0001"
+_WORD, _WORD_JSON = "\x03", rb'"\u0003"'
 _NUMBER = rb"\u0002"
 _NUMBER_PLACE = re.compile(rb'"\\u0002(\d+)"')
 """Control characters, which no name, unit or address has, hold the places."""
@@ -43,7 +43,7 @@ _PLACE = np.dtype(
 """Columns of a row of `api.measurement_rows`; its times are microseconds since 2000."""
 _OFFSET_STEP_US = OFFSET_STEP_MIN * 60 * 1_000_000
 
-_kind = itemgetter(DEVICE_AT, _USER_SLOT, _SIGN, _UTC_OFFSET, _TIME_QUALITY, _UNIT_SET, _DIGITS, _STATUS,
+_kind = itemgetter(_USER_SLOT, _SIGN, _UTC_OFFSET, _TIME_QUALITY, _UNIT_SET, _DIGITS, _STATUS,
                    _FLAGS)  # fmt: skip
 """What readings that share a template have in common, but for which of their values are absent."""
 _UNKNOWN = b""
@@ -104,6 +104,7 @@ def measurements_json(rows: Sequence[TupleRow]) -> list[bytes]:
         for column in (_MEASURED_US, _STORED_US)
     )
     received_us = measured_us + _microseconds(np.array(columns[_RECEIVED_AFTER_S], np.float64))
+    devices = {device: orjson.dumps(device) for device in set(columns[DEVICE_AT])}
     local = [offset or 0 for offset in columns[_UTC_OFFSET]]
     local_us = measured_us + np.array(local, np.int64) * _OFFSET_STEP_US
     return list(
@@ -112,6 +113,7 @@ def measurements_json(rows: Sequence[TupleRow]) -> list[bytes]:
             rows,
             map(_kind, rows),
             _ids(columns, measured_us),
+            map(devices.__getitem__, columns[DEVICE_AT]),
             *_instants(np.stack((local_us, received_us, stored_us))),
         )
     )
@@ -121,11 +123,12 @@ def _measurement(
     row: TupleRow,
     kind: tuple[object, ...],
     id_: bytes,
+    device: bytes,
     measured_at: bytes,
     received_at: bytes,
     stored_at: bytes,
 ) -> bytes:
-    """Return one measurement; the times are without their offset."""
+    """Return one measurement; the device is JSON, the times are without their offset."""
     values = row[VALUES_AT : _values_end(row[_SIGN])]
     if None in values:
         kind += tuple([value is None for value in values])
@@ -137,7 +140,7 @@ def _measurement(
         template = _templates[kind] = _template(row)
     if template is None:
         return orjson.dumps(measurement_document(read_measurement(row)))
-    return template % (id_, measured_at, received_at, stored_at, *values)
+    return template % (id_, device, measured_at, received_at, stored_at, *values)
 
 
 def _place(row: TupleRow) -> tuple[object, ...]:
@@ -211,10 +214,12 @@ def _template(row: TupleRow) -> bytes | None:
     with_places = replace(
         document,
         id=_TEXT,
+        device=_WORD,
         measured_at=_TEXT + document.measured_at[len(_BLANK) :],
         received_at=_TEXT + document.received_at[len(_BLANK) :],
         stored_at=_TEXT + document.stored_at[len(_BLANK) :],
         values=values,
     )
-    words = orjson.dumps(with_places).replace(b"%", b"%%").replace(_TEXT_JSON, b"%b")
+    words = orjson.dumps(with_places).replace(b"%", b"%%")
+    words = words.replace(_WORD_JSON, b"%b").replace(_TEXT_JSON, b"%b")
     return _NUMBER_PLACE.sub(rb"%.\1f", words)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from typing import Any
+from unittest.mock import Mock
 
 import orjson
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from api import json_pages
 from api.documents import Page
 from api.json_pages import latest_json, measurements_json, page_json
 from api.json_rows import latest_documents, measurement_document
@@ -50,7 +53,11 @@ def rows(draw: st.DrawFn) -> Row:
         draw(st.integers(0, 63)),
         draw(st.integers(0, 63)),
     )
-    return (*fixed, *values, "C0:26:DA:01:02:03")
+    return (
+        *fixed,
+        *values,
+        draw(st.sampled_from(["C0:26:DA:01:02:03", "C0:26:DA:01:02:04", 'a"\\b'])),
+    )
 
 
 @given(rows())
@@ -73,6 +80,20 @@ def test_a_page_says_what_its_document_says(some: list[Row]) -> None:
 def test_the_latest_say_what_their_documents_say(some: list[Row]) -> None:
     documents = latest_documents([read_measurement(row) for row in some])
     assert latest_json(some) == orjson.dumps(documents)
+
+
+def test_a_city_of_devices_needs_no_more_templates_than_a_home(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They were one a device: beyond some thousand devices each answer was made by the definition."""
+    template_of = Mock(wraps=json_pages._template)
+    monkeypatch.setattr(json_pages, "_templates", {})
+    monkeypatch.setattr(json_pages, "_template", template_of)
+    row = (0, 1, 255, SIGNS[0].code, 0, 0, 1.0, 32, 1, 0, 0, 0, 0, *[80.0] * QUANTITIES_MAX)
+    addresses = [f"C0:26:DA:01:{n >> 8:02X}:{n & 255:02X}" for n in range(10_000)]
+    page = measurements_json([(*row, address) for address in addresses])
+    assert [orjson.loads(one)["device"] for one in page] == addresses
+    assert template_of.call_count == 1
 
 
 def test_a_percent_sign_is_only_a_percent_sign() -> None:

@@ -10,9 +10,8 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from api.http_server import listening
 from api.metrics import FOLDER
 from gateway.errors import UsageError
 from gateway.platform.logs import get_logger
+from gateway.platform.memory_folder import memory_folder
 from gateway.platform.process import Program
 from gateway.platform.process_part import Process
 from gateway.platform.service import run_until_signalled
@@ -30,8 +30,6 @@ from gateway.platform.supervisor import Supervisor, keep
 PROCESSES_MAX_UNASKED = 4
 """Where nobody says how many there are not more: the database needs cores too."""
 
-_MEMORY = Path("/dev/shm")  # noqa: S108 - what is made there has a name of its own, and is ours alone
-"""A folder that no full disk concerns. shm_overview(7)."""
 _log = get_logger(__name__)
 
 
@@ -68,16 +66,15 @@ def _keep(group: asyncio.TaskGroup, supervisor: Supervisor) -> None:
 
 @contextmanager
 def _counting_folder() -> Iterator[Path]:
-    parent = _MEMORY if os.access(_MEMORY, os.W_OK) else None
-    try:
-        folder = tempfile.TemporaryDirectory(prefix="hearth-api-", dir=parent)
-    except OSError as error:
-        raise UsageError(
-            f"没有可写的临时目录 / no folder for temporary files: {error.strerror or error}: "
-            "请用 TMPDIR 指定 / name one with TMPDIR"
-        ) from error
-    with folder as path:
-        yield Path(path)
+    with ExitStack() as stack:
+        try:
+            folder = stack.enter_context(memory_folder("hearth-api-"))
+        except OSError as error:
+            raise UsageError(
+                f"没有可写的临时目录 / no folder for temporary files: {error.strerror or error}: "
+                "请用 TMPDIR 指定 / name one with TMPDIR"
+            ) from error
+        yield folder
 
 
 def _program(listener: int, number: int, processes: int, folder: Path) -> Program:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,14 +14,13 @@ import typer
 from gateway.cli.stages import CHECKS, TESTS, Stage, require_checkout, run_stages, say
 from gateway.platform.embedded.database import Database
 from gateway.platform.embedded.packages import Packages, ensure_packages
+from gateway.platform.memory_folder import memory_folder
 from gateway.platform.settings import load_settings
 
 TEST_HOME = "HEARTH_TEST_HOME"
 """The variable by which the tests learn of the database server that runs for them."""
-MEMORY = Path("/dev/shm")  # noqa: S108 - a new folder of its own is made in it
-"""A file system in memory, where the machine has one."""
 MEMORY_BYTES_MIN = 4 << 30
-"""Less free space than this, and the server's data goes to the disk."""
+"""Less free memory than this, and the server's data goes to the disk."""
 
 app = typer.Typer()
 
@@ -56,8 +53,7 @@ def database_for_tests(packages: Packages) -> Iterator[Database]:
     The data is in memory where there is room: each test's database is some 340 new files, and a disk
     can take six times as long over them as over all else of a clone.
     """
-    with tempfile.TemporaryDirectory(prefix="hearth-test-", dir=place_for_data()) as folder:
-        home = Path(folder)
+    with memory_folder("hearth-test-", bytes_min=MEMORY_BYTES_MIN) as home:
         home.chmod(0o711)  # where we are root, the server is another user
         with Database(home, packages, durable=False) as running:
             yield running
@@ -70,9 +66,3 @@ def environment_for(home: Path) -> Mapping[str, str]:
         compiled = home / "compiled"
         environment |= {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(compiled)}
     return environment
-
-
-def place_for_data(memory: Path = MEMORY, bytes_min: int = MEMORY_BYTES_MIN) -> Path | None:
-    """Return where the server's data goes; None is where temporary files go."""
-    is_usable = memory.is_dir() and os.access(memory, os.W_OK | os.X_OK)
-    return memory if is_usable and shutil.disk_usage(memory).free >= bytes_min else None

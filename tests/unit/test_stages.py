@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gateway.cli.stages import TESTS, Stage, run_stages
-from gateway.cli.test import TEST_HOME, environment_for, place_for_data
+from gateway.cli.test import TEST_HOME, environment_for
 
 GOOD, BAD, WORSE = (("-c", f"raise SystemExit({status})") for status in (0, 1, 2))
 
@@ -40,12 +40,6 @@ def test_only_tests_are_tried_again_and_only_those_that_failed() -> None:
     assert [stage.again[2:4] for stage in TESTS] == [
         ("--last-failed", "--last-failed-no-failures")
     ] * len(TESTS)
-
-
-def test_the_data_of_the_tests_is_in_memory_only_where_there_is_room(tmp_path: Path) -> None:
-    assert place_for_data(tmp_path, bytes_min=0) == tmp_path
-    assert place_for_data(tmp_path, bytes_min=1 << 60) is None
-    assert place_for_data(tmp_path / "not there", bytes_min=0) is None
 
 
 def test_what_python_compiles_for_the_tests_is_kept_for_as_long_as_they_run(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ import pytest
 
 from api.issuer.keys import KeyRing
 from api.issuer.tokens import AUDIENCE, Signer
+from api.metrics import FOLDER
 from api.processes import PROCESSES_MAX_UNASKED, processes_for
 from gateway.platform.settings import LOOPBACK
 from tests.archives import API, SERVICE, public_id
@@ -176,13 +178,20 @@ def test_a_process_that_is_killed_is_started_again_and_the_others_serve_meanwhil
 
 def test_all_processes_end_when_the_one_that_keeps_them_is_killed(service: Service) -> None:
     children = service.children()
+    (folder,) = {_variable(child, FOLDER) for child in children}
     service.parent.kill()
     assert eventually(lambda: all(is_gone(child) for child in children))
+    shutil.rmtree(folder)  # which the next service would do after a while
 
 
 def test_there_are_as_many_processes_as_cores_unless_somebody_says() -> None:
     assert processes_for(0) == min(len(os.sched_getaffinity(0)), PROCESSES_MAX_UNASKED)
     assert processes_for(7) == 7
+
+
+def _variable(pid: int, name: str) -> str:
+    variables = Path(f"/proc/{pid}/environ").read_text().split("\0")
+    return dict(variable.partition("=")[::2] for variable in variables)[name]
 
 
 def _sockets(pid: int) -> int:

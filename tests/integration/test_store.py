@@ -10,7 +10,6 @@ from decimal import Decimal
 
 import numpy as np
 import pytest
-import structlog
 
 from bench.ingest import Still
 from gateway import wire
@@ -20,7 +19,7 @@ from gateway.platform.postgres import AsyncConnection, connect
 from ingest.batches import Flush, Message
 from ingest.ledger import Gap, read_ledger
 from ingest.newest import Newest
-from ingest.pipeline import Pipeline, tell_differing
+from ingest.pipeline import Pipeline
 from ingest.quarantine import ActedBy, Filter, discard, replay
 from ingest.registry import load_registry, update_registry
 from ingest.store import Store
@@ -112,48 +111,6 @@ async def test_a_redelivered_batch_changes_nothing_and_gets_its_receipt_again(
     assert [second.outcomes[0].again, rows(database)] == [True, 1]
     assert read_ledger(database).balanced
     assert read_ledger(database).total("published") == 2
-
-
-@pytest.mark.parametrize("flushes_count", [1, 2])
-async def test_another_batch_under_a_number_is_kept_apart_told_and_receipted_as_the_first(
-    store: Store, database: str, flushes_count: int
-) -> None:
-    """Two hubs with one identity, or an outbox that counts anew: neither's readings are to be lost unseen."""
-    first = a_message(a_pressure(Decimal(128)), a_pressure(at=NOON - timedelta(hours=1)))
-    other = a_message(a_pressure(Decimal(150), at=NOON - timedelta(hours=2)))
-    flushes = [[first, other]] if flushes_count == 1 else [[first], [other]]
-    done = [await committed(store, *flush) for flush in flushes][-1]
-    (outcome,) = done.outcomes
-    assert (outcome.stored, outcome.duplicate, outcome.quarantined) == (2, 0, 0)
-    (rejected,) = done.rejected
-    assert rejected.reason is Verdict.BATCH_DIFFERS
-    with structlog.testing.capture_logs() as logs:
-        tell_differing(done)
-    assert [(log["event"], log["hub"], log["which"]) for log in logs] == [
-        (
-            "batch_differs",
-            wire.hub_name(HUB),
-            f"epoch {EPOCH}, sequence 1: another batch came before",
-        )
-    ]
-    again = await committed(store, other)
-    assert [one.reason for one in again.rejected] == [Verdict.BATCH_DIFFERS]
-    ((kind, reason, seen, content),) = query(
-        database, "SELECT kind, reason, seen, content FROM quarantine"
-    )
-    assert (kind, reason, seen, bytes(content)) == (3, 74, 2, other.payload)
-    assert query(database, "SELECT count(*) FROM measurement") == [(2,)]
-    ledger = read_ledger(database)
-    assert (ledger.balanced, ledger.rejected) == (True, 2)
-
-
-async def test_a_batch_from_before_there_were_checksums_differs_from_none(
-    store: Store, database: str
-) -> None:
-    await committed(store, a_message(a_pressure()))
-    query(database, "UPDATE batch SET checksum = NULL")
-    done = await committed(store, a_message(a_pressure(Decimal(150))))
-    assert (done.outcomes[0].again, done.rejected) == (True, ())
 
 
 async def test_a_device_that_sends_its_memory_again_adds_no_row(

@@ -51,7 +51,7 @@ async def run_several(host: str, port: int, processes: int) -> None:
         _log.info("api_processes_start", host=host, port=at, processes=processes)
         try:
             for number in range(1, processes + 1):
-                program = partial(_program, listener.fileno(), number, processes, folder)
+                program = partial(_program, host, listener.fileno(), number, processes, folder)
                 parts.append(Process(program))
             supervisor = Supervisor(parts)
             await run_until_signalled(lambda group: _keep(group, supervisor))
@@ -77,8 +77,11 @@ def _counting_folder() -> Iterator[Path]:
         yield folder
 
 
-def _program(listener: int, number: int, processes: int, folder: Path) -> Program:
-    """Return how a process is started, after what is left of one that died is forgotten."""
+def _program(host: str, listener: int, number: int, processes: int, folder: Path) -> Program:
+    """Return how a process is started, after what is left of one that died is forgotten.
+
+    `host` is where the socket listens, for the log.
+    """
     for path in folder.glob("gauge_live*_*.db"):
         pid = int(path.stem.rpartition("_")[2])
         if not Path(f"/proc/{pid}").exists():
@@ -87,7 +90,8 @@ def _program(listener: int, number: int, processes: int, folder: Path) -> Progra
         name=f"api-{number}",
         argv=(
             *(sys.executable, "-m", "gateway.cli.main", "api"),
-            *("--processes", str(processes), "--number", str(number), "--listener", str(listener)),
+            *("--host", host, "--listener", str(listener)),
+            *("--processes", str(processes), "--number", str(number)),
         ),
         log=None,
         environment=os.environ | {FOLDER: str(folder)},

@@ -25,7 +25,6 @@ from api.issuer.keys import KeyRing
 from api.issuer.tokens import AUDIENCE, Signer
 from api.metrics import FOLDER
 from api.processes import PROCESSES_MAX_UNASKED, processes_for
-from gateway.platform.settings import LOOPBACK
 from tests.archives import API, SERVICE, public_id
 from tests.fixtures.database import as_api
 from tests.fixtures.servers import eventually, is_gone
@@ -33,6 +32,7 @@ from tests.worlds import enter_registry
 
 pytestmark = pytest.mark.integration
 
+HOST = "127.0.0.2"
 PROCESSES = 2
 BURST = 30
 ASKED = 'hearth_api_requests_total{method="GET",route="/healthz",status="200"}'
@@ -69,7 +69,7 @@ class Service:
 
     def connection(self) -> HTTPConnection:
         """A connection of its own."""
-        return HTTPConnection(LOOPBACK, self.port, timeout=WITHIN_S)
+        return HTTPConnection(HOST, self.port, timeout=WITHIN_S)
 
     def get(self, path: str, token: str = "") -> int:
         """Ask on a connection of its own; returns the status."""
@@ -82,7 +82,7 @@ class Service:
     def metric(self, name: str) -> float:
         """The sum of a metric over its labels, as Prometheus would scrape it."""
         request = urllib.request.Request(
-            f"http://{LOOPBACK}:{self.port}/metrics",
+            f"http://{HOST}:{self.port}/metrics",
             headers={"Authorization": f"Bearer {SCRAPE_TOKEN}"},
         )
         with urllib.request.urlopen(request, timeout=WITHIN_S) as response:  # noqa: S310 - our own
@@ -104,7 +104,7 @@ def service(database: str, tmp_path: Path) -> Iterator[Service]:
         "HEARTH_LOG_FORMAT": "json",
         "HEARTH_METRICS_TOKEN_FILE": str(token),
     }
-    words = ("api", "--port", "0", "--processes", str(PROCESSES))
+    words = ("api", "--host", HOST, "--port", "0", "--processes", str(PROCESSES))
     with subprocess.Popen(
         [sys.executable, "-m", "gateway.cli.main", *words],
         env=environment,
@@ -118,6 +118,7 @@ def service(database: str, tmp_path: Path) -> Iterator[Service]:
             running.port = running.next_event("api_processes_start")["port"]
             started = [running.next_event("api_started") for _ in range(PROCESSES)]
             assert {one["process"] for one in started} == set(range(1, PROCESSES + 1))
+            assert {(one["host"], one["port"]) for one in started} == {(HOST, running.port)}
             yield running
         finally:
             parent.terminate()
@@ -162,7 +163,7 @@ def test_a_process_that_is_killed_is_started_again_and_the_others_serve_meanwhil
     assert service.metric(ASKED) == 10
 
     signer = Signer(
-        key=KeyRing(service.home), issuer=f"http://{LOOPBACK}:{service.port}", audience=AUDIENCE
+        key=KeyRing(service.home), issuer=f"http://{HOST}:{service.port}", audience=AUDIENCE
     )
     token = signer.access_token(
         SERVICE, datetime.now(UTC), session=None, client="tests", scope="system/*.rs"

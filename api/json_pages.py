@@ -1,8 +1,10 @@
 """Pages of measurements as bytes, straight from the database's rows.
 
 The same bytes as orjson makes of `api.json_rows.measurement_document`, which stays the definition (a
-test holds them together): what readings of a kind have in common, names, units, absences, is a template, made once from the
-definition's own words; a row fills in its device, times and numbers, the times of a page made by NumPy at once. What a template cannot say (a value converted from another unit, or counted in tens) is left to the definition.
+test holds them together): what readings of a kind have in common, names, units, absences, is a template,
+made once from the definition's own words; a row fills in its device, times and numbers, the times of a page
+made by NumPy at once. What a template cannot say (a value converted from another unit, or counted in tens)
+is left to the definition.
 """
 
 from __future__ import annotations

@@ -43,6 +43,7 @@ from gateway.platform.audit import ANCHOR_S, Notary
 from gateway.platform.audit_witness import WITNESS_S
 from gateway.platform.logs import get_logger
 from gateway.platform.postgres import Connection, connect_blocking
+from gateway.platform.pruning import PRUNE_S
 from gateway.platform.secret_files import read_private
 from gateway.platform.service import run_until_signalled
 from gateway.platform.settings import Settings
@@ -51,8 +52,6 @@ CANCEL_AGAIN_S = 0.5
 """Work in the background that has not ended this long after its cancellation is cancelled again."""
 CONNECTIONS_MIN = 4
 """Each of several processes has its part of the `CONNECTIONS_MAX`, and not less than this."""
-FORGET_S = 3600
-"""How often answers that nobody asks for again are removed."""
 GARBAGE_MIN = 20_000
 """The collector looks after so many objects: a page of a year's readings is some thousands, none a cycle."""
 SCRAPE_TOKEN_CHARS_MIN = 32
@@ -63,18 +62,16 @@ _log = get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Share:
-    """Which of several processes over one socket this is (`api.processes`)."""
+    """Which of the processes over one socket this is (`api.processes`); by itself, the only one."""
 
-    listener: int
-    """The descriptor of the socket, which another process has opened."""
-    number: int
-    """From 1."""
-    of: int
+    listener: int | None = None
+    """The descriptor of the socket, which another process has opened; None: it is to be opened."""
+    number: int = 1
+    """From 1; the first also does what one process has to do for all."""
+    of: int = 1
 
-    @property
-    def is_first(self) -> bool:
-        """Whether it also does what one process has to do for all."""
-        return self.number == 1
+
+ALONE = Share()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,8 +105,7 @@ class ApiConfig:
     """Addresses and networks of the reverse proxies whose X-Forwarded-For is believed."""
     scrape_token: str | None = field(default=None, repr=False)
     """Opens /metrics for Prometheus; None: only an account does."""
-    share: Share | None = None
-    """None: this process serves alone."""
+    share: Share = ALONE
 
 
 def config_of(
@@ -119,7 +115,7 @@ def config_of(
     host: str | None,
     port: int | None,
     office: Office | None = None,
-    share: Share | None = None,
+    share: Share = ALONE,
 ) -> ApiConfig:
     """Return what the settings say; `host` and `port` take the place of theirs where given."""
     return ApiConfig(
@@ -169,8 +165,7 @@ async def run(config: ApiConfig) -> None:
     async with serving(config) as port:
         gc.freeze()  # what is there for good, the collector need not look at again
         gc.set_threshold(GARBAGE_MIN)
-        number = 1 if config.share is None else config.share.number
-        _log.info("api_started", host=config.host, port=port, process=number)
+        _log.info("api_started", host=config.host, port=port, process=config.share.number)
         await run_until_signalled(lambda _group: None)
     _log.info("api_stopped")
 
@@ -182,11 +177,12 @@ async def serving(config: ApiConfig) -> AsyncIterator[int]:
     Raises:
         UsageError: the address is taken or is none of this machine's.
     """
+    connections_max = max(CONNECTIONS_MAX // config.share.of, CONNECTIONS_MIN)
     with _listener(config) as listener:
         if not ip_address(listener.getsockname()[0]).is_loopback:
             _log.warning("plain_http_beyond_this_machine", host=config.host)
         async with (
-            open_archive(config.dsn, _connections_max(config.share)) as archive,
+            open_archive(config.dsn, connections_max) as archive,
             httpx.AsyncClient(follow_redirects=False) as client,
         ):
             app = _application(config, archive, client, listener)
@@ -194,7 +190,7 @@ async def serving(config: ApiConfig) -> AsyncIterator[int]:
                 app.state.exports = Exports(archive, config.exports)
             feed: Feed = app.state.feed
             server = HttpServer(
-                app, listener, proxies=config.proxies, is_shared=config.share is not None
+                app, listener, proxies=config.proxies, is_shared=config.share.of > 1
             )
             async with asyncio.TaskGroup() as group:
                 group.create_task(server.serve())
@@ -203,7 +199,7 @@ async def serving(config: ApiConfig) -> AsyncIterator[int]:
                 work = []
                 if config.exports is not None:
                     work.append(group.create_task(app.state.exports.run_forever()))
-                if config.share is None or config.share.is_first:
+                if config.share.number == 1:
                     work.append(group.create_task(_watch_audit(config)))
                     work.append(group.create_task(_forget_answers(archive)))
                     if config.webhooks is not None:
@@ -218,13 +214,9 @@ async def serving(config: ApiConfig) -> AsyncIterator[int]:
 
 
 def _listener(config: ApiConfig) -> AbstractContextManager[socket.socket]:
-    if config.share is None:
+    if config.share.listener is None:
         return listening(config.host, config.port)
     return socket.socket(fileno=config.share.listener)
-
-
-def _connections_max(share: Share | None) -> int:
-    return CONNECTIONS_MAX if share is None else max(CONNECTIONS_MAX // share.of, CONNECTIONS_MIN)
 
 
 async def _cancelled(tasks: Sequence[asyncio.Task[None]]) -> None:
@@ -332,7 +324,7 @@ def url_of(host: str, port: int) -> str:
 
 async def _forget_answers(archive: Archive) -> None:
     while True:
-        await asyncio.sleep(FORGET_S)
+        await asyncio.sleep(PRUNE_S)
         try:
             await forget_old_answers(archive.pool)
         except UnavailableError as error:

@@ -27,6 +27,8 @@ Key = tuple[int, int, int]
 """(hub key, epoch, sequence) of a batch."""
 Terms = tuple[int, int, int]
 """Stored, duplicate, quarantined."""
+Verdicts = npt.NDArray[np.uint8]
+Places = npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,10 +41,6 @@ class Before:
     def differs_from(self, batch: Batch) -> bool:
         """Tell whether another batch came under its number."""
         return self.checksum is not None and self.checksum % (1 << 32) != batch.checksum
-
-
-Verdicts = npt.NDArray[np.uint8]
-Places = npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

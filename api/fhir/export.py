@@ -33,7 +33,7 @@ from api.fhir.store import FhirStore
 from gateway.errors import UnavailableError
 from gateway.platform.logs import get_logger
 from gateway.platform.postgres import Jsonb, TupleRow, load_queries
-from gateway.platform.pruning import ROWS_AT_ONCE, TOLD_KEPT_DAYS
+from gateway.platform.pruning import TOLD_KEPT_DAYS, Hourly, prune
 
 KINDS = ("Patient", "Device", "Observation")
 """What can be exported."""
@@ -170,9 +170,12 @@ class Exports:
 
     async def run_forever(self) -> None:
         """Work on exports, one after the other, and remove what is old."""
+        hourly = Hourly()
         while True:
             self._begun.clear()
             try:
+                if hourly.is_due():
+                    await self._forget()
                 await self._sweep()
                 while (job := await self._claim()) is not None:
                     await self._work(job)
@@ -190,8 +193,14 @@ class Exports:
         """Return where the resources of a kind lie that a lease's worker writes."""
         return self._of(export) / str(lease) / f"{kind}.ndjson"
 
+    async def _forget(self) -> None:
+        async def remove(rows: int) -> int:
+            kept = {"days": TOLD_KEPT_DAYS, "rows": rows}
+            return len(await self._archive.write(_SQL["forget"], kept))
+
+        await prune(remove)
+
     async def _sweep(self) -> None:
-        await self._archive.write(_SQL["forget"], {"days": TOLD_KEPT_DAYS, "rows": ROWS_AT_ONCE})
         # The folders first: what another worker begins from here on has none yet, or is asked about.
         folders = list(self._folder.iterdir()) if self._folder.is_dir() else []
         rows = await self._archive.rows(_SQL["kept"], {"hours": KEPT_H})

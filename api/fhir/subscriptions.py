@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -43,7 +42,7 @@ from gateway.platform.changes import (
 )
 from gateway.platform.logs import get_logger
 from gateway.platform.postgres import AsyncConnection, Jsonb, TupleRow, load_queries
-from gateway.platform.pruning import PRUNE_S, TOLD_KEPT_DAYS, UNTOLD_KEPT_DAYS, prune
+from gateway.platform.pruning import TOLD_KEPT_DAYS, UNTOLD_KEPT_DAYS, Hourly, prune
 from gateway.platform.webhook_hosts import Client, open_client
 from gateway.platform.webhook_signature import signature
 
@@ -239,14 +238,13 @@ class Subscriptions:
 
     async def run_forever(self, base: str) -> None:
         """Follow the feed, tell what it says, and forget what was told long ago."""
-        forget_at_s = time.monotonic()
+        hourly = Hourly()
         async with open_client(ANSWER_S_MAX) as client:
             while True:
                 try:
                     await self.seal()
-                    if time.monotonic() >= forget_at_s:
+                    if hourly.is_due():
                         await self.forget()
-                        forget_at_s = time.monotonic() + PRUNE_S
                     await self.follow()
                     while await self.deliver(client, base):
                         pass

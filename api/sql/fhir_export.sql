@@ -69,6 +69,7 @@ WHERE export_id IN (
     WHERE finished_at < now() - make_interval(days => %(days)s)
     LIMIT %(rows)s
 )
+RETURNING export_id
 
 -- name: kept
 -- Exports whose files are to be kept; the others' are removed.

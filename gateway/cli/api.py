@@ -8,7 +8,7 @@ import typer
 import uvloop
 
 from api.processes import processes_for, run_several
-from api.server import Share, config_of, run
+from api.server import ALONE, Share, config_of, run
 from gateway.cli.database import api_database_url
 from gateway.cli.office import office_of
 from gateway.platform.settings import API_PROCESSES_MAX, load_settings
@@ -56,9 +56,9 @@ def serve(
     """居民档案的 REST 接口 / the REST API of the residents' archive, until Ctrl-C."""
     settings = load_settings()
     count = processes_for(settings.api_processes if processes is None else processes)
-    share = Share(listener=listener, number=number, of=count) if number else None
+    share = Share(listener=listener, number=number, of=count) if number else ALONE
     dsn = api_database_url(settings)
     office = office_of(settings, dsn)
     config = config_of(settings, dsn, host=host, port=port, office=office, share=share)
-    several = share is None and count > 1
+    several = not number and count > 1
     uvloop.run(run_several(config.host, config.port, count) if several else run(config))

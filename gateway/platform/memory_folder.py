@@ -22,17 +22,15 @@ YOUNG_S = 60.0
 
 
 @contextmanager
-def memory_folder(
-    prefix: str, *, bytes_min: int = 0, memory: Path = MEMORY, disk: Path | None = None
-) -> Iterator[Path]:
+def memory_folder(prefix: str, *, bytes_min: int = 0, memory: Path = MEMORY) -> Iterator[Path]:
     """Make a folder for the block: in memory where so much is free, else where temporary files go.
 
-    Its name begins with `prefix`. `disk`: another place for temporary files than the system's.
+    Its name begins with `prefix`.
 
     Raises:
         OSError: no folder can be made.
     """
-    parent = memory if _has_room(memory, bytes_min) else Path(disk or tempfile.gettempdir())
+    parent = memory if _has_room(memory, bytes_min) else Path(tempfile.gettempdir())
     _remove_left_behind(parent, prefix)
     with tempfile.TemporaryDirectory(prefix=prefix, dir=parent) as name:
         descriptor = os.open(name, os.O_RDONLY)

@@ -5,6 +5,7 @@ What is kept how long, and why, is a table in docs/operations.md.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable
 
 ROWS_AT_ONCE = 5_000
@@ -15,6 +16,21 @@ TOLD_KEPT_DAYS = 30
 """What was told to a subscriber or a webhook can be told again, or looked up, for so long."""
 UNTOLD_KEPT_DAYS = 365
 """What was given up, its receiver having failed for hours, can be caught up with for so long."""
+
+
+class Hourly:
+    """Says every `PRUNE_S` that it is time, at first at once."""
+
+    def __init__(self) -> None:
+        self._at_s = time.monotonic()
+
+    def is_due(self) -> bool:
+        """Tell whether it is time; then it is not again for so long."""
+        now_s = time.monotonic()
+        if now_s < self._at_s:
+            return False
+        self._at_s = now_s + PRUNE_S
+        return True
 
 
 async def prune(remove: Callable[[int], Awaitable[int]]) -> int:

@@ -25,7 +25,7 @@ from gateway.platform.changes import (
 from gateway.platform.health import serve_health
 from gateway.platform.logs import get_logger
 from gateway.platform.postgres import AsyncConnection, connect, connect_blocking, translated
-from gateway.platform.pruning import PRUNE_S
+from gateway.platform.pruning import Hourly
 from gateway.platform.secret_files import secret
 from gateway.platform.service import run_until_signalled
 from gateway.platform.webhook_hosts import WebhookHosts, open_client
@@ -208,11 +208,10 @@ class _Service:
         await _take_turn(connection, Work.LOOKING)
         await asyncio.to_thread(self._seed)
         evaluator = Evaluator(connection)
-        prune_at = time.monotonic()
+        hourly = Hourly()
         while True:
             await self._look(connection, evaluator)
-            if time.monotonic() >= prune_at:
-                prune_at = time.monotonic() + PRUNE_S
+            if hourly.is_due():
                 await prune_changes(connection)
                 await prune_deliveries(connection)
             await asyncio.sleep(LOOK_S)

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -23,17 +24,20 @@ with memory_folder(sys.argv[1], memory=pathlib.Path(sys.argv[2])) as folder:
 """
 
 
-def test_a_folder_is_in_memory_where_there_is_room_and_goes_with_the_block(tmp_path: Path) -> None:
+def test_a_folder_is_in_memory_where_there_is_room_and_goes_with_the_block(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     memory, disk = tmp_path / "memory", tmp_path / "disk"
     disk.mkdir()
-    with memory_folder(PREFIX, memory=memory, disk=disk) as folder:
+    monkeypatch.setattr(tempfile, "tempdir", str(disk))
+    with memory_folder(PREFIX, memory=memory) as folder:
         assert folder.parent == disk
     memory.mkdir()
-    with memory_folder(PREFIX, memory=memory, disk=disk) as folder:
+    with memory_folder(PREFIX, memory=memory) as folder:
         assert folder.parent == memory
         assert folder.stat().st_mode & 0o777 == 0o700
     assert not folder.exists()
-    with memory_folder(PREFIX, bytes_min=1 << 60, memory=memory, disk=disk) as folder:
+    with memory_folder(PREFIX, bytes_min=1 << 60, memory=memory) as folder:
         assert folder.parent == disk
 
 
